@@ -1,0 +1,87 @@
+package constructs
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+)
+
+// newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
+func newFunction(scope constructs.Construct, id, code string, statements ...awsiam.PolicyStatement) awslambda.Function {
+	logs := newLogGroup(scope, id+"Logs")
+	role, policy := newRole(scope, id+"Role", "lambda.amazonaws.com")
+	policy.AddStatements(append(statements,
+		allow(*logs.LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"),
+		allow(*awscdk.Stack_Of(scope).StackId(), "cloudformation:DescribeStacks"))...)
+	function := awslambda.NewFunction(scope, &id, &awslambda.FunctionProps{
+		Runtime:    awslambda.Runtime_NODEJS_24_X(),
+		Handler:    jsii.String("index.handler"),
+		Code:       awslambda.Code_FromInline(&code),
+		Timeout:    awscdk.Duration_Seconds(jsii.Number(functionTimeoutSeconds)),
+		MemorySize: jsii.Number(256), // the SDK's clients take half of the default 128
+		LogGroup:   logs,
+		Role:       role,
+	})
+	// The role is an attribute already, and its policy is part of it.
+	function.Node().DefaultChild().(awscdk.CfnResource).AddDeletionOverride(jsii.String("DependsOn"))
+	return function
+}
+
+// newLogGroup keeps a month, and goes with the stack.
+func newLogGroup(scope constructs.Construct, id string) awslogs.LogGroup {
+	logs := awslogs.NewLogGroup(scope, &id, &awslogs.LogGroupProps{
+		Retention:     awslogs.RetentionDays_ONE_MONTH,
+		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
+	})
+	leaveDefaults(logs)
+	return logs
+}
+
+// leaveDefaults takes out the deletion policies that say what CloudFormation does anyway.
+func leaveDefaults(made constructs.Construct) {
+	resource := made.Node().DefaultChild().(awscdk.CfnResource)
+	resource.AddDeletionOverride(jsii.String("DeletionPolicy"))
+	resource.AddDeletionOverride(jsii.String("UpdateReplacePolicy"))
+}
+
+// newRole makes a role with one policy inside it, to which statements may be added until the template is written: so no
+// node and no function ever runs before its permissions are there.
+func newRole(scope constructs.Construct, id, service string, managed ...string) (awsiam.Role, awsiam.PolicyDocument) {
+	policy := awsiam.NewPolicyDocument(nil)
+	var policies []awsiam.IManagedPolicy
+	for _, name := range managed {
+		policies = append(policies, awsiam.ManagedPolicy_FromAwsManagedPolicyName(&name))
+	}
+	role := awsiam.NewRole(scope, &id, &awsiam.RoleProps{
+		AssumedBy:       awsiam.NewServicePrincipal(&service, nil),
+		InlinePolicies:  &map[string]awsiam.PolicyDocument{"Own": policy},
+		ManagedPolicies: &policies,
+	})
+	return role, policy
+}
+
+// allow is a statement without conditions.
+func allow(resource string, actions ...string) awsiam.PolicyStatement {
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions:   jsii.Strings(actions...),
+		Resources: jsii.Strings(resource),
+	})
+}
+
+// functionTimeoutSeconds is many times what the few calls take; the function answers 10 s before it ends.
+const functionTimeoutSeconds = 60
+
+func newCustomResource(scope constructs.Construct, id, resourceType string, function awslambda.Function, properties map[string]any) awscdk.CustomResource {
+	resource := awscdk.NewCustomResource(scope, &id, &awscdk.CustomResourceProps{
+		ResourceType: &resourceType,
+		ServiceToken: function.FunctionArn(),
+		// Lambda tries an invocation that failed three times, within minutes; then CloudFormation need not wait its hour.
+		ServiceTimeout: awscdk.Duration_Minutes(jsii.Number(10)),
+		Properties:     &properties,
+	})
+	leaveDefaults(resource)
+	return resource
+}

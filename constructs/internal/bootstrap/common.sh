@@ -1,0 +1,247 @@
+# What Master Nodes and Media Nodes share. The env header stands before this file, master.sh or media.sh behind it.
+# shellcheck shell=bash
+
+set -Eeuo pipefail
+umask 077
+export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS_DEFAULT_OUTPUT=text PATH=$PATH:/snap/bin
+
+SELF=/usr/local/sbin/openvidu-node
+STATE=/var/lib/openvidu-node
+LOG=/var/log/openvidu-node.log
+OPENVIDU=/opt/openvidu
+IMDS=http://169.254.169.254/latest
+STEP=start
+NODE=node
+INSTANCE_ID=
+SECRET=
+
+# All words go to stderr, so that $(…) never swallows the reason of a failure.
+say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" >&2; }
+
+die() {
+  say "$*"
+  return 1
+}
+
+# step COMMAND…: the unit of progress that the log and the reason of a failure name.
+step() {
+  STEP=$1
+  say "== $1"
+  "$@"
+}
+
+# retry TRIES PAUSE COMMAND…: what the last try printed stays the last line of the log.
+retry() {
+  local tries=$1 pause=$2
+  shift 2
+  until "$@"; do
+    ((--tries > 0)) || return 1
+    sleep "$pause"
+  done
+}
+
+# imds PATH: IMDSv2 only. Without an answer or with a 404 it prints nothing and fails.
+imds() {
+  local token
+  token=$(curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$IMDS/api/token") &&
+    curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1"
+}
+
+# redact: copies its input without the values of the secret that are credentials.
+redact() {
+  # The empty line keeps the first file from being empty, which awk could not tell from the second.
+  awk 'NR==FNR{if(length>5)s[$0];next}
+{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print}' \
+    <(echo && jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' <<<"$SECRET") -
+}
+
+# signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
+signal() {
+  curl -sSf -m 20 --retry 3 --retry-all-errors -X PUT -H 'Content-Type:' --data-binary \
+    "{\"Status\":\"$1\",\"Reason\":\"$2\",\"UniqueId\":\"$NODE\",\"Data\":\"$INSTANCE_ID\"}" "$WAIT_URL" ||
+    say 'no stack creation waits'
+  [[ -z ${GROUP:-} ]] || aws cloudformation signal-resource --stack-name "$STACK" --logical-resource-id "$GROUP" \
+    --unique-id "$INSTANCE_ID" --status "$1" || say 'no stack update waits'
+}
+
+# The end of the log in CloudWatch Logs outlives the instance.
+ship_log() {
+  local to=(--log-group-name "$LOG_GROUP" --log-stream-name "$NODE/$INSTANCE_ID")
+  aws logs create-log-stream "${to[@]}"
+  aws logs put-log-events "${to[@]}" --log-events \
+    "$(tail -n 40 "$LOG" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
+}
+
+# failed CODE LINE COMMAND: the ERR trap. The reason names step, line and the last two lines that were printed.
+failed() {
+  ((BASH_SUBSHELL == 0)) || exit "$1"
+  trap - ERR
+  set +e
+  local reason
+  reason="$NODE $INSTANCE_ID: $STEP failed at line $2 ($3, code $1): $(grep . "$LOG" | tail -n 2 | redact)"
+  reason=$(tr -d '\\"' <<<"$reason" | tr -c '[:print:]' ' ' | cut -c 1-900)
+  say "$reason"
+  signal FAILURE "$reason"
+  ship_log
+  on_failure
+  exit 1
+}
+
+# unit NAME VERB: the rest of [Service] comes from stdin.
+unit() {
+  cat - >"/etc/systemd/system/$1.service" <<UNIT
+[Unit]
+Description=OpenVidu node, $2
+Wants=network-online.target
+After=network-online.target docker.service
+
+[Install]
+WantedBy=multi-user.target
+
+[Service]
+ExecStart=$SELF $2
+$3
+UNIT
+  systemctl enable -q --now --no-block "$1"
+}
+
+# cloud-init runs this once; from then on systemd runs the node, at every boot.
+install_units() {
+  mkdir -p "$STATE"
+  install -m 700 "${BASH_SOURCE[0]}" "$SELF"
+  role_units
+  unit openvidu-node boot $'Type=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\nRestart=on-failure\nRestartSec=60'
+}
+
+identify() {
+  INSTANCE_ID=$(retry 60 5 imds instance-id)
+  # shellcheck disable=SC1091
+  OS=$(. /etc/os-release && echo "$ID-$VERSION_ID")
+  case $OS in
+    amzn-2023* | ubuntu-22.04 | ubuntu-24.04) ;;
+    *) die "$OS is not supported: use Amazon Linux 2023, Ubuntu 22.04 or 24.04" ;;
+  esac
+}
+
+download() { curl -fsSL --proto '=https' --tlsv1.2 -m 300 -o "$2" "$1"; }
+
+install_packages() {
+  if [[ $OS == amzn* ]]; then
+    dnf -y -q install "$@"
+  else
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqo DPkg::Lock::Timeout=60 install "$@"
+  fi
+}
+
+# install_tools COMMAND:PACKAGE…: what the image lacks, no more. Ubuntu 24.04 has no package of the AWS CLI, hence the snap.
+install_tools() {
+  local tool missing=()
+  for tool in jq:jq "$@"; do
+    command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
+  done
+  if [[ $OS == amzn* ]]; then
+    command -v aws >/dev/null || missing+=(awscli-2)
+  else
+    command -v aws >/dev/null || retry 20 15 snap install aws-cli --classic
+  fi
+  ((${#missing[@]} == 0)) || retry 20 15 install_packages "${missing[@]}"
+}
+
+# Amazon's own Docker is older than the 29.5.3 that OpenVidu wants, and get.docker.com does not know Amazon Linux; on
+# Ubuntu the installer brings Docker.
+install_docker() {
+  [[ $OS == amzn* ]] || return 0
+  cat >/etc/yum.repos.d/docker-ce.repo <<'REPO'
+[docker-ce-stable]
+baseurl=https://download.docker.com/linux/centos/9/$basearch/stable
+gpgcheck=1
+gpgkey=https://download.docker.com/linux/centos/gpg
+REPO
+  retry 20 15 install_packages docker-ce-29.5.3 docker-ce-cli-29.5.3 containerd.io
+  systemctl enable -q --now docker
+}
+
+fetch_secret() {
+  SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString)
+}
+
+read_secret() { retry 30 10 fetch_secret; }
+
+# secret KEY: its value; a key that is missing or empty is an error.
+secret() {
+  jq -er --arg k "$1" '.[$k]|select(.!=null and .!="")' <<<"$SECRET" ||
+    die "secret $SECRET_ARN holds no $1"
+}
+
+fetch_installer() {
+  download "$INSTALLER_URL/$RELEASE/install_ov_$1_node.sh" "$STATE/installer.sh" && bash -n "$STATE/installer.sh"
+}
+
+# A half-finished try is removed first: on the root disk, never on a volume.
+try_installer() {
+  ! mountpoint -q "$OPENVIDU" && rm -rf --one-file-system "$OPENVIDU" && bash "$STATE/installer.sh" "$@" 2>&1 | redact
+}
+
+# install_openvidu master|media FLAG…: the version is the cluster's, not this template's.
+install_openvidu() {
+  local role=$1
+  shift
+  RELEASE=$(secret OPENVIDU_VERSION)
+  [[ $RELEASE =~ ^[0-9]+(\.[0-9]+){2}$ ]] || die "OPENVIDU_VERSION '$RELEASE' is not like 3.9.0"
+  retry 10 15 fetch_installer "$role"
+  retry 3 30 try_installer --no-tty --install --environment=aws --deployment-type=ha "--node-role=$role-node" \
+    "--master-node-private-ip-list=$(IFS=, && echo "${MASTER_IPS[*]}")" "$@"
+  systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
+}
+
+# put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.
+# The quotes are those that bash and Docker Compose read alike.
+put_settings() {
+  local file=$OPENVIDU/config/$1
+  shift
+  [[ -f $file ]] || return 0 # not in this version
+  jq -r --rawfile old "$file" '. as $s
+|def q: tostring|if test("[\n\r]") then error("line break in a setting")
+elif test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
+elif test("\u0027")|not then "\u0027\(.)\u0027"
+else "\"" + gsub("(?<c>[\\\\\"$`])"; "\\" + .c) + "\"" end;
+[$ARGS.positional[]|select($s[.] != null)|{key:., value:"\(.)=\($s[.]|q)"}]|from_entries as $new
+|($old|rtrimstr("\n")|split("\n")) as $lines
+|($lines|map(sub("=.*"; ""))) as $known
+|($lines[]|. as $l|$new[sub("=.*"; "")] // $l), ($new|del(.[$known[]])[])' --args "$@" <<<"$SECRET" >"$file.new" || return
+  if cmp -s "$file.new" "$file"; then
+    rm "$file.new"
+  else
+    cp -p --attributes-only "$file" "$file.new" && mv "$file.new" "$file"
+  fi
+}
+
+# On a first boot the secret must answer; later the node starts with what it has rather than not at all.
+apply_secret() {
+  if [[ -e $STATE/installed ]]; then
+    { retry 6 10 fetch_secret && apply_settings; } ||
+      say 'WARNING: no settings from the secret; OpenVidu starts with what it has'
+  else
+    apply_settings
+  fi
+  : >"$STATE/installed"
+}
+
+start_openvidu() { retry 3 20 systemctl start openvidu; }
+
+# healthy URL…: a quarter of an hour for each, the images are pulled meanwhile.
+healthy() {
+  local url
+  for url; do
+    retry 180 5 curl -sSf -m 5 -o /dev/null "$url"
+  done
+}
+
+main() {
+  exec >>"$LOG" 2>&1
+  trap 'failed $? $LINENO "$BASH_COMMAND"' ERR
+  case ${1:-} in
+    '') install_units ;;
+    *) "$1" ;;
+  esac
+}

@@ -1,0 +1,175 @@
+# A Master Node: its slot gives it a fixed private IP (a network interface) and its data (a volume).
+# shellcheck shell=bash
+
+STAGE=/run/openvidu-volume
+
+role_units() {
+  mkdir -p /etc/systemd/system/openvidu.service.d /etc/systemd/networkd.conf.d
+  # OpenVidu must never start on the empty directory below the volume.
+  printf '[Unit]\nAssertPathIsMountPoint=%s\n' "$OPENVIDU" >/etc/systemd/system/openvidu.service.d/volume.conf
+  # networkd, when it restarts, would sweep away the source routing set up below.
+  printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
+    >/etc/systemd/networkd.conf.d/90-openvidu.conf
+}
+
+on_failure() { :; } # systemd tries again: a master is bound to its slot, another instance would fare no better
+
+# The header holds lists in the order of the slots; a tag that the group gives its instance tells slot and group.
+take_slot() {
+  local slot
+  slot=$(retry 60 5 imds tags/instance/OpenViduMasterSlot)
+  GROUP=${slot#* }
+  slot=${slot% *}
+  NODE=master-$slot
+  ENI_ID=${ENI_IDS[slot - 1]}
+  VOLUME_ID=${VOLUME_IDS[slot - 1]}
+  FIXED_IP=${MASTER_IPS[slot - 1]}
+  DEVICE=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME_ID/-/}
+}
+
+# The old instance may hold the interface for minutes: EC2 refuses until it lets go.
+attach_interface() {
+  local owner
+  read -r owner MAC < <(aws ec2 describe-network-interfaces --network-interface-ids "$ENI_ID" \
+    --query 'NetworkInterfaces[0].[Attachment.InstanceId,MacAddress]') || return
+  [[ $owner == "$INSTANCE_ID" ]] || aws ec2 attach-network-interface --network-interface-id "$ENI_ID" \
+    --instance-id "$INSTANCE_ID" --device-index 1 || return
+  echo "$MAC" >"$STATE/mac"
+}
+
+find_interface() {
+  DEV=$(grep -lix "$MAC" /sys/class/net/*/address) && DEV=${DEV#/sys/class/net/} && DEV=${DEV%/address}
+}
+
+# Table 1777 is away from those of amazon-ec2-net-utils (10000 and up).
+# Answers from the fixed IP must leave by its own interface, else the VPC drops them. Amazon Linux sees to that too, Ubuntu
+# does not; rules of both do no harm. The address is a /32: with the subnet's prefix all traffic of the first interface
+# would leave by the second.
+route_interface() {
+  local via primary subnet
+  read -r _ _ via _ primary _ < <(ip -4 route show default | grep -v " dev $DEV ")
+  subnet=$(ip -4 route show dev "$primary" scope link | awk '$1 ~ "/" { print $1; exit }')
+  ip link set "$DEV" up
+  ip addr replace "$FIXED_IP/32" dev "$DEV"
+  ip route replace "$subnet" dev "$DEV" table 1777
+  ip route replace default via "$via" dev "$DEV" onlink table 1777
+  [[ -n $(ip rule show table 1777) ]] || ip rule add from "$FIXED_IP" table 1777 priority 1000
+}
+
+attach_fixed_ip() {
+  MAC=$(cat "$STATE/mac" 2>/dev/null) || MAC=
+  # After a reboot the interface is still there: no API is asked.
+  if [[ -z $MAC ]] || ! find_interface; then
+    retry 120 10 attach_interface
+    retry 60 2 find_interface || die "interface $ENI_ID ($MAC) never appeared"
+  fi
+  route_interface
+}
+
+# EC2 refuses as long as the old instance holds the volume. After a reboot it is still there: no API is asked.
+attach_volume() {
+  [[ -b $DEVICE ]] || {
+    aws ec2 attach-volume --volume-id "$VOLUME_ID" --instance-id "$INSTANCE_ID" --device /dev/sdf
+    return 1
+  }
+}
+
+attach_data_volume() {
+  local size
+  retry 240 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is the instance a Nitro type?"
+  size=$(blockdev --getsize64 "$DEVICE")
+  ((size >= DISK_SIZE << 30)) || die "volume $VOLUME_ID has $((size >> 30)) GiB; DiskSize asks for $DISK_SIZE"
+}
+
+# Only a blank volume is ever formatted, or one whose formatting was cut off (XFS says so itself, in byte 126).
+format_if_blank() {
+  local found code=0
+  found=$(blkid -p -o export "$DEVICE") || code=$?
+  case $code:$found in
+    2:) cmp -n 1048576 "$DEVICE" /dev/zero || die "volume $VOLUME_ID is neither blank nor known; left as it is" ;;
+    0:*LABEL=openvidu*TYPE=xfs*) [[ $(od -An -tu1 -j126 -N1 "$DEVICE") -eq 1 ]] || return 0 ;;
+    *) die "volume $VOLUME_ID holds a foreign file system (${found//$'\n'/ }); left as it is" ;;
+  esac
+  mkfs.xfs -q -f -L openvidu "$DEVICE"
+}
+
+# First life of a slot: what the installer made is copied onto the volume; the marker is renamed last, so that a copy cut
+# off starts again. Later lives: the volume's /opt/openvidu takes the place of the fresh one (OpenVidu's documented
+# restore). Nothing is deleted but such a copy.
+adopt_volume() {
+  local copying=$STAGE/.openvidu-copying complete=$STAGE/.openvidu-complete
+  format_if_blank
+  mkdir -p "$STAGE"
+  mountpoint -q "$STAGE" || mount "$DEVICE" "$STAGE"
+  if [[ ! -e $complete ]]; then
+    [[ -e $copying || -z $(ls -A "$STAGE") ]] || die "volume $VOLUME_ID holds unknown files; left as it is"
+    : >"$copying"
+    sync -f "$STAGE"
+    find "$STAGE" -xdev -mindepth 1 ! -path "$copying" -delete
+    cp -a "$OPENVIDU/." "$STAGE/"
+    sync -f "$STAGE"
+    mv "$copying" "$complete"
+    sync -f "$STAGE"
+  fi
+  umount "$STAGE"
+  rm -rf --one-file-system "$OPENVIDU"
+}
+
+mount_volume() {
+  mkdir -p "$OPENVIDU"
+  mountpoint -q "$OPENVIDU" || mount "$DEVICE" "$OPENVIDU"
+  xfs_growfs "$OPENVIDU" >/dev/null # takes what a bigger DiskSize gave; else it changes nothing
+}
+
+# The keys of the secret that a Master Node is installed with; the installer's flags are named after them.
+CLUSTER_KEYS=(DOMAIN_NAME ENABLED_MODULES OPENVIDU_{PRO_LICENSE,RTC_ENGINE} LIVEKIT_{TURN_DOMAIN_NAME,API_KEY,API_SECRET}
+  {MONGO,DASHBOARD,GRAFANA}_ADMIN_{USERNAME,PASSWORD} MONGO_REPLICA_SET_KEY MINIO_{ACCESS,SECRET}_KEY)
+MEET_KEYS=(MEET_INITIAL_{ADMIN_PASSWORD,API_KEY})
+
+install_master() {
+  local key value flag flags=()
+  for key in "${CLUSTER_KEYS[@]}" "${MEET_KEYS[@]}" REDIS_PASSWORD; do
+    flag=${key,,}
+    flag=${flag//_/-}
+    case $key in
+      OPENVIDU_RTC_ENGINE) flag=rtc-engine ;;
+      LIVEKIT_TURN_DOMAIN_NAME)
+        [[ $(jq -r ".$key" <<<"$SECRET") == ?*.* ]] || continue
+        flag=turn-domain-name
+        ;;
+    esac
+    value=$(secret "$key")
+    flags+=("--${flag/username/user}=$value")
+  done
+  install_openvidu master --external-load-balancer "${flags[@]}"
+}
+
+apply_settings() {
+  put_settings cluster/openvidu.env "${CLUSTER_KEYS[@]}" &&
+    put_settings cluster/master_node/meet.env MEET_INITIAL_ADMIN_USER "${MEET_KEYS[@]}" &&
+    put_settings node/master_node.env REDIS_PASSWORD
+}
+
+boot() {
+  step identify
+  step take_slot
+  step install_tools mkfs.xfs:xfsprogs
+  step attach_fixed_ip
+  step attach_data_volume
+  if [[ ! -e $STATE/installed ]]; then
+    step read_secret
+    if ! mountpoint -q "$OPENVIDU"; then
+      step install_docker
+      step install_master
+      step adopt_volume
+    fi
+  fi
+  step mount_volume
+  say "settings $SETTINGS_REVISION"
+  step apply_secret
+  step start_openvidu
+  step healthy http://127.0.0.1:7880/health/caddy
+  step signal SUCCESS ready
+}
+
+main "$@"

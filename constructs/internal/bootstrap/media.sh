@@ -1,0 +1,112 @@
+# A Media Node: carries the calls. It drains before Auto Scaling may terminate it.
+# shellcheck shell=bash
+
+NODE=media-node # one name for all: the stack waits for the first of them
+SIGNALLED=/run/openvidu-drain
+
+role_units() {
+  unit openvidu-drain drain $'Restart=always\nRestartSec=5'
+}
+
+# A Media Node that cannot work is replaced.
+on_failure() {
+  terminating || retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" \
+    --health-status Unhealthy --no-should-respect-grace-period
+}
+
+terminating() { [[ $(imds autoscaling/target-lifecycle-state) == Terminated ]]; }
+
+# Any master will do: OpenVidu itself waits for the others.
+masters_answer() {
+  local ip
+  for ip in "${MASTER_IPS[@]}"; do
+    timeout 3 bash -c "</dev/tcp/$ip/7000" 2>/dev/null && return
+  done
+  die "no Redis (port 7000) on ${MASTER_IPS[*]}"
+}
+
+install_media() {
+  local ip password
+  ip=$(retry 10 5 imds local-ipv4)
+  password=$(secret REDIS_PASSWORD)
+  install_openvidu media "--private-ip=$ip" "--redis-password=$password"
+}
+
+wait_for_masters() { retry 180 10 masters_answer; }
+
+apply_settings() { put_settings node/media_node.env REDIS_PASSWORD; }
+
+boot() {
+  step identify
+  if terminating; then
+    say 'terminating: nothing is started'
+    return
+  fi
+  step install_tools
+  if [[ ! -e $STATE/installed ]]; then
+    step read_secret
+    step install_docker
+    step install_media
+  fi
+  step apply_secret
+  step wait_for_masters
+  step start_openvidu
+  step healthy http://127.0.0.1:7880/ http://127.0.0.1:9092/
+  step signal SUCCESS ready
+}
+
+# The containers that carry calls, one id a line.
+carriers() {
+  local all
+  all=$(docker ps --no-trunc --format '{{.ID}} {{.Names}} {{.Label "openvidu-agent"}}') &&
+    awk '$2 ~ /^(openvidu|ingress|egress)$/ || $3 == "true" { print $1 }' <<<"$all"
+}
+
+# live: does anything that may carry a call still run? When Docker does not answer, a container's shim process tells.
+live() {
+  local ids id
+  command -v docker >/dev/null || return 1
+  if ! ids=$(carriers); then
+    pgrep -f containerd-shim >/dev/null
+    return
+  fi
+  for id in $ids; do
+    # Once each: a second SIGQUIT makes LiveKit leave at once and cut the calls. Noted before it is sent, for the same reason.
+    [[ ! -e $SIGNALLED/$id ]] || continue
+    : >"$SIGNALLED/$id"
+    docker kill --signal=SIGQUIT "$id" >/dev/null || rm -f "$SIGNALLED/$id"
+  done
+  [[ -n $ids ]]
+}
+
+hook() {
+  local group
+  group=$(imds tags/instance/aws:autoscaling:groupName) &&
+    aws autoscaling "$@" --auto-scaling-group-name "$group" --lifecycle-hook-name "$HOOK" --instance-id "$INSTANCE_ID"
+}
+
+# drain: from here on no failure may end the drain, so there is no trap and no errexit.
+drain() {
+  trap - ERR
+  set +eu
+  mkdir -p "$SIGNALLED"
+  until terminating; do sleep 5; done
+  NODE=drain
+  say '== drain'
+  timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
+  local beat=0
+  while live; do
+    # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
+    ((beat++ % 6)) || hook record-lifecycle-action-heartbeat || say 'heartbeat failed'
+    sleep 10
+  done
+  say 'no call is left'
+  timeout 300 systemctl stop openvidu
+  until hook complete-lifecycle-action --lifecycle-action-result CONTINUE; do sleep 10; done
+  say 'drained'
+  ship_log
+  sleep infinity
+}
+
+main "$@"

@@ -1,0 +1,79 @@
+// Fills the secret: settings come from the parameters, generated values appear once and stay, hand edits stay.
+const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
+const { createHmac, randomInt } = require('crypto');
+
+const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+const random = (length) => Array.from({ length }, () => letters[randomInt(letters.length)]).join('');
+
+// Keys that are made once, and the names of the users that belong to them.
+const generated = () => ({
+  LIVEKIT_API_KEY: 'API' + random(12),
+  MONGO_ADMIN_USERNAME: 'mongoadmin',
+  MINIO_ACCESS_KEY: 'minioadmin',
+  DASHBOARD_ADMIN_USERNAME: 'dashboardadmin',
+  GRAFANA_ADMIN_USERNAME: 'grafanaadmin',
+  MEET_INITIAL_ADMIN_USER: 'admin',
+  ...Object.fromEntries(['LIVEKIT_API_SECRET', 'REDIS_PASSWORD', 'MONGO_ADMIN_PASSWORD', 'MONGO_REPLICA_SET_KEY',
+    'MINIO_SECRET_KEY', 'DASHBOARD_ADMIN_PASSWORD', 'GRAFANA_ADMIN_PASSWORD', 'MEET_INITIAL_ADMIN_PASSWORD',
+    'MEET_INITIAL_API_KEY'].map((key) => [key, random(44)])),
+  ALL_SECRETS_GENERATED: 'true',
+});
+
+// What the parameters say; the URLs follow from the domain.
+const settings = ({ Settings, MasterIps }) => {
+  const domain = Settings.DOMAIN_NAME;
+  return {
+    ...Settings,
+    OPENVIDU_URL: `https://${domain}/`,
+    LIVEKIT_URL: `wss://${domain}/`,
+    DASHBOARD_URL: `https://${domain}/dashboard/`,
+    GRAFANA_URL: `https://${domain}/grafana/`,
+    MINIO_URL: `https://${domain}/minio-console/`,
+    ...Object.fromEntries(MasterIps.map((ip, i) => [`MASTER_NODE_${i + 1}_PRIVATE_IP`, ip])),
+  };
+};
+
+async function work({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) {
+  const client = new SecretsManagerClient();
+  const { SecretArn, Version } = ResourceProperties;
+  let secret = {};
+  try {
+    secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+  } catch (error) {
+    // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
+    if (error instanceof SyntaxError) secret = null;
+    else if (error.name !== 'ResourceNotFoundException') throw error;
+  }
+  if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
+    throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
+  }
+  const now = settings(ResourceProperties);
+  const before = RequestType === 'Update' ? settings(OldResourceProperties) : {};
+  const was = JSON.stringify(secret);
+
+  const running = secret.OPENVIDU_VERSION || Version;
+  if (RequestType === 'Update' && Version !== OldResourceProperties.Version && Version !== running
+      && !await rollingBack(StackId)) {
+    throw new Error(`OpenViduVersion: '${Version}' was given, but this cluster runs ${running} and the parameter upgrades nothing. Keep ${OldResourceProperties.Version}; or upgrade as OpenVidu documents, set OPENVIDU_VERSION in the secret ${SecretArn} to ${Version} and repeat this update.`);
+  }
+  secret.OPENVIDU_VERSION = running;
+
+  for (const [key, value] of Object.entries(now)) {
+    if (!(key in secret) || (key in before && before[key] !== value)) secret[key] = value;
+  }
+  for (const [key, value] of Object.entries(generated())) secret[key] ||= value;
+
+  const SecretString = JSON.stringify(secret);
+  if (SecretString !== was) {
+    try {
+      // The token makes a repeated or concurrent invocation for the same request write once.
+      await client.send(new PutSecretValueCommand({ SecretId: SecretArn, SecretString, ClientRequestToken: RequestId }));
+    } catch (error) {
+      if (error.name !== 'ResourceExistsException') throw error;
+      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+    }
+  }
+  // Keyed, so that nobody who reads the user data can try out settings against it.
+  const hash = createHmac('sha256', secret.MONGO_REPLICA_SET_KEY).update(JSON.stringify(Object.entries(now).sort()));
+  return { Revision: hash.digest('hex').slice(0, 16) };
+}

@@ -1,0 +1,41 @@
+// Package functions holds the code of the two custom-resource functions, for Node.js on AWS Lambda. It knows nothing of
+// the CDK.
+package functions
+
+import (
+	_ "embed"
+	"fmt"
+
+	"github.com/evanw/esbuild/pkg/api"
+)
+
+//go:embed respond.js
+var respondSource string
+
+//go:embed credentials.js
+var credentialsSource string
+
+//go:embed preflight.js
+var preflightSource string
+
+// The code of the functions, minified so that it fits into the template. Each is one file for Lambda's ZipFile.
+var (
+	Credentials = bundle(respondSource + credentialsSource)
+	Preflight   = bundle(respondSource + preflightSource)
+)
+
+// bundle panics on code that does not parse: the code is part of the program.
+func bundle(source string) string {
+	result := api.Transform(source, api.TransformOptions{
+		MinifyWhitespace:  true,
+		MinifySyntax:      true,
+		MinifyIdentifiers: true,
+		Format:            api.FormatCommonJS,
+		Target:            api.ES2022,
+		LegalComments:     api.LegalCommentsNone,
+	})
+	if len(result.Errors) > 0 {
+		panic(fmt.Sprint(result.Errors))
+	}
+	return string(result.Code)
+}

@@ -1,0 +1,219 @@
+package constructs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+)
+
+// MasterNodes is the number of Master Nodes: always four, OpenVidu High Availability knows no other.
+const MasterNodes = 4
+
+// MasterClusterProps are the properties of MasterCluster.
+type MasterClusterProps struct {
+	InstanceProps
+
+	// DomainName of the cluster, which the main load balancer's certificate covers. Required.
+	DomainName *string
+	// License key of OpenVidu PRO. It reaches no template when it is a parameter with NoEcho. Required.
+	License *string
+	// TurnDomainName for TURN over TLS, see TurnTlsEndpoint. Default: none.
+	TurnDomainName *string
+	// RtcEngine of the Media Nodes: pion, or mediasoup (experimental). Default: pion.
+	RtcEngine *string
+	// OpenViduVersion to install first, like 3.9.0. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
+	// with the way to upgrade. Default: 3.9.0.
+	OpenViduVersion *string
+	// SecretEncryptionKey of the secret. Default: the account's key for Secrets Manager (aws/secretsmanager).
+	SecretEncryptionKey awskms.IKey
+	// Vpc of the cluster. Required.
+	Vpc awsec2.IVpc
+	// VpcSubnets of the slots: 1 to 4, in their order, cycled when fewer than four (a, b, c gives a, b, c, a). They must
+	// not change later: a slot's private IP and data belong to its subnet. Default: the VPC's public subnets, the first
+	// four.
+	VpcSubnets *awsec2.SubnetSelection
+	// Volumes of the slots, in the zones of their subnets. Default: RecordingVolumes with its own defaults.
+	Volumes RecordingVolumes
+	// InstallerUrl is where OpenVidu's installers are, without the version, https only.
+	// Default: OpenVidu's own bucket.
+	InstallerUrl *string
+}
+
+// MasterCluster is the four Master Nodes of an OpenVidu High Availability cluster. Each has a slot: a subnet, a private IP
+// and a data volume that outlive every instance. A group of exactly one instance per slot replaces a lost node with its own
+// IP and data; an update replaces one node after another.
+type MasterCluster interface {
+	constructs.Construct
+	awsec2.IConnectable
+	awsiam.IGrantable
+	// Groups are the four Auto Scaling groups, in the order of the slots.
+	Groups() *[]awsautoscaling.AutoScalingGroup
+	// PrivateIps are the fixed addresses, in the order of the slots.
+	PrivateIps() *[]*string
+	// Role of the Master Nodes' instances.
+	Role() awsiam.IRole
+	// SharedInfo is the cluster's secret, with every URL and credential.
+	SharedInfo() SharedInfo
+	// LaunchTemplate of all four nodes.
+	LaunchTemplate() awsec2.LaunchTemplate
+	// Volumes of the slots.
+	Volumes() RecordingVolumes
+
+	clusterId() *string
+	securityGroup() awsec2.SecurityGroup
+	installerUrl() string
+}
+
+type masterCluster struct {
+	constructs.Construct
+	nodes     node
+	groups    []awsautoscaling.AutoScalingGroup
+	ips       []*string
+	shared    SharedInfo
+	template  awsec2.LaunchTemplate
+	volumes   RecordingVolumes
+	installer string
+}
+
+// NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
+func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClusterProps) MasterCluster {
+	var wrong problems
+	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the cluster")
+	wrong.required("DomainName", props.DomainName == nil, "give the domain name of the cluster")
+	wrong.match("DomainName", props.DomainName, domainPattern, "give a fully qualified domain name, like openvidu.example.com")
+	wrong.match("TurnDomainName", props.TurnDomainName, optionalDomainPattern, "give a fully qualified domain name, like turn.example.com")
+	wrong.required("License", props.License == nil || *props.License == "", "give the license key of your OpenVidu account")
+	wrong.match("RtcEngine", props.RtcEngine, enginePattern, "give pion or mediasoup")
+	wrong.match("OpenViduVersion", props.OpenViduVersion, versionPattern, "give a release, like "+DefaultOpenViduVersion)
+	installer := or(props.InstallerUrl, DefaultInstallerUrl)
+	if !strings.HasPrefix(installer, "https://") || strings.ContainsAny(installer, "'\n ") {
+		wrong.add("InstallerUrl is %q: give an https address", installer)
+	}
+	var slots []awsec2.ISubnet
+	if props.Vpc != nil {
+		selection := props.VpcSubnets
+		if selection == nil {
+			selection = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
+		}
+		given := *props.Vpc.SelectSubnets(selection).Subnets
+		if props.VpcSubnets == nil && len(given) > MasterNodes {
+			given = given[:MasterNodes]
+		}
+		if len(given) < 1 || len(given) > MasterNodes {
+			wrong.add("VpcSubnets selects %d subnets: select 1 to %d", len(given), MasterNodes)
+		} else {
+			for i := range MasterNodes {
+				slots = append(slots, given[i%len(given)])
+			}
+		}
+	}
+	if props.Volumes != nil && len(*props.Volumes.VolumeIds()) != MasterNodes {
+		wrong.add("Volumes has %d volumes: give one for each of the %d slots", len(*props.Volumes.VolumeIds()), MasterNodes)
+	}
+	wrong.report(scope, id)
+
+	c := &masterCluster{installer: installer}
+	constructs.NewConstruct_Override(c, scope, id)
+	stack := awscdk.Stack_Of(c)
+	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
+	cluster := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*c.Node().Path(), *stack.Node().Path()+"/")), nil)
+
+	c.volumes = props.Volumes
+	if c.volumes == nil {
+		var zones []*string
+		for _, slot := range slots {
+			zones = append(zones, slot.AvailabilityZone())
+		}
+		c.volumes = NewRecordingVolumes(c, jsii.String("Volumes"), &RecordingVolumesProps{AvailabilityZones: &zones})
+	}
+
+	// The interfaces come before all else: their addresses are the list that every node and the secret are told.
+	group := newSecurityGroup(c, props.Vpc, masterNodes, "OpenVidu Master Nodes")
+	var enis []*string
+	for i, subnet := range slots {
+		eni := awsec2.NewCfnNetworkInterface(c, jsii.String(fmt.Sprint("ENI", i+1)), &awsec2.CfnNetworkInterfaceProps{
+			SubnetId:    subnet.SubnetId(),
+			GroupSet:    &[]any{group.SecurityGroupId()},
+			Description: jsii.String(fmt.Sprint("Master Node ", i+1)),
+		})
+		enis = append(enis, eni.Ref())
+		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
+	}
+	c.shared = newSharedInfo(c, props, c.ips)
+	c.nodes = newNode(c, group, cluster, c.shared)
+	open(c, masterNodes, group, masterNodes, group)
+
+	c.nodes.policy.AddStatements(
+		allowAttach(attachInterface, "network-interface", enis),
+		allowAttach(attachVolume, "volume", *c.volumes.VolumeIds()),
+		allowAttachTo(clusterTag, cluster, attachInterface, attachVolume),
+		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
+		allow(*stack.StackId(), "cloudformation:SignalResource"))
+
+	header := append(c.nodes.header(c, c.shared, c.ips, installer),
+		bootstrap.List("ENI_IDS", values(enis)...),
+		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
+		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
+		bootstrap.Value("SETTINGS_REVISION", *c.shared.Revision()))
+	c.template = newLaunchTemplate(c, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, header)
+
+	for i, subnet := range slots {
+		g := awsautoscaling.NewAutoScalingGroup(c, jsii.String(fmt.Sprint("ASG", i+1)), &awsautoscaling.AutoScalingGroupProps{
+			Vpc:                  props.Vpc,
+			VpcSubnets:           &awsec2.SubnetSelection{Subnets: &[]awsec2.ISubnet{subnet}},
+			LaunchTemplate:       c.template,
+			MinCapacity:          jsii.Number(1),
+			MaxCapacity:          jsii.Number(1),
+			MinHealthyPercentage: jsii.Number(0), // terminate, then launch: there is one IP and one volume
+			MaxHealthyPercentage: jsii.Number(100),
+			// The size is always one, whatever somebody set by hand.
+			IgnoreUnmodifiedSizeProperties: jsii.Bool(false),
+			UpdatePolicy: awsautoscaling.UpdatePolicy_RollingUpdate(&awsautoscaling.RollingUpdateOptions{
+				MinInstancesInService: jsii.Number(0),
+				MaxBatchSize:          jsii.Number(1),
+				WaitOnResourceSignals: jsii.Bool(true),
+				PauseTime:             awscdk.Duration_Seconds(jsii.Number(readyTimeoutSeconds)),
+				// The other processes that CloudFormation advises to suspend have nothing to do in a group of one.
+				SuspendProcesses: &[]awsautoscaling.ScalingProcess{
+					awsautoscaling.ScalingProcess_HEALTH_CHECK,
+					awsautoscaling.ScalingProcess_REPLACE_UNHEALTHY,
+				},
+			}),
+		})
+		resource := g.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
+		resource.SetDesiredCapacity(jsii.String("1"))
+		if i > 0 {
+			// Updates follow the dependencies: the next master is replaced when this one is healthy again. At creation
+			// nothing waits, since the groups have no creation policy.
+			resource.AddResourceDependency(c.groups[i-1].Node().DefaultChild().(awscdk.CfnResource), nil)
+		}
+		c.nodes.tagGroup(g, awscdk.Fn_Sub(jsii.String(fmt.Sprint("${AWS::StackName} Master Node ", i+1)), nil))
+		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
+		c.groups = append(c.groups, g)
+	}
+	c.nodes.waitFor(c, MasterNodes, c.groups...)
+	return c
+}
+
+func (c *masterCluster) Connections() awsec2.Connections            { return c.nodes.group.Connections() }
+func (c *masterCluster) GrantPrincipal() awsiam.IPrincipal          { return c.nodes.role }
+func (c *masterCluster) Groups() *[]awsautoscaling.AutoScalingGroup { return &c.groups }
+func (c *masterCluster) PrivateIps() *[]*string                     { return &c.ips }
+func (c *masterCluster) Role() awsiam.IRole                         { return c.nodes.role }
+func (c *masterCluster) SharedInfo() SharedInfo                     { return c.shared }
+func (c *masterCluster) LaunchTemplate() awsec2.LaunchTemplate      { return c.template }
+func (c *masterCluster) Volumes() RecordingVolumes                  { return c.volumes }
+func (c *masterCluster) ToString() *string                          { return c.Node().Path() }
+
+func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
+func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
+func (c *masterCluster) installerUrl() string                { return c.installer }

@@ -1,0 +1,164 @@
+package constructs
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+)
+
+const (
+	// DefaultMinCapacity of Media Nodes: with two, the rooms of a lost one are rebuilt on the other within seconds.
+	DefaultMinCapacity = 2
+	// DefaultMaxCapacity of Media Nodes.
+	DefaultMaxCapacity = 5
+	// DefaultTargetCpuUtilization of the Media Nodes, in percent.
+	DefaultTargetCpuUtilization = 50
+
+	// drainHook is scoped to its group, so a constant name does: the node knows it without a reference to the group.
+	drainHook = "drain"
+	// drainHeartbeatSeconds is how long the hook lives without a heartbeat; the node sends one a minute. 100 of these are
+	// more than the 48 hours that a hook may last at most.
+	drainHeartbeatSeconds = 3600
+	// warmupSeconds until the CPU of a new Media Node counts: it installs OpenVidu meanwhile.
+	warmupSeconds = 300
+)
+
+// MediaFleetProps are the properties of MediaFleet.
+type MediaFleetProps struct {
+	InstanceProps
+
+	// Masters of the cluster. Required.
+	Masters MasterCluster
+	// Vpc of the fleet, the one of the masters. Required.
+	Vpc awsec2.IVpc
+	// VpcSubnets of the fleet, any number. Clients reach Media Nodes directly, hence: Default: the VPC's public subnets.
+	VpcSubnets *awsec2.SubnetSelection
+	// InitialCapacity is the number of Media Nodes to begin with, at least 1. An update of the stack leaves the live number
+	// alone, unless this changes. Default: MinCapacity, but at least 1.
+	InitialCapacity *float64
+	// MinCapacity of the fleet, 0 or more. Default: 2.
+	MinCapacity *float64
+	// MaxCapacity of the fleet, at least 1. Default: 5.
+	MaxCapacity *float64
+	// TargetCpuUtilization that scaling keeps the average CPU of the fleet close to, 1 to 100 percent. Default: 50.
+	TargetCpuUtilization *float64
+}
+
+// MediaFleet is the group of Media Nodes, which carry the calls. It scales on CPU. A Media Node that is to go drains first:
+// it takes no new rooms and stays until its last room, stream and recording ended, 48 hours at most.
+type MediaFleet interface {
+	constructs.Construct
+	awsec2.IConnectable
+	awsiam.IGrantable
+	// Group is the Auto Scaling group.
+	Group() awsautoscaling.AutoScalingGroup
+	// Role of the Media Nodes' instances.
+	Role() awsiam.IRole
+	// LaunchTemplate of the fleet. A new version reaches Media Nodes as they are replaced.
+	LaunchTemplate() awsec2.LaunchTemplate
+
+	// attach registers the fleet with a target group, where the condition holds (nil: always).
+	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
+	securityGroup() awsec2.SecurityGroup
+}
+
+type mediaFleet struct {
+	constructs.Construct
+	nodes    node
+	fleet    awsautoscaling.AutoScalingGroup
+	template awsec2.LaunchTemplate
+}
+
+// NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
+func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProps) MediaFleet {
+	var wrong problems
+	wrong.required("Masters", props.Masters == nil, "give the MasterCluster that the Media Nodes belong to")
+	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the masters")
+	wrong.within("MinCapacity", props.MinCapacity, 0, 1000)
+	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
+	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)
+	wrong.within("TargetCpuUtilization", props.TargetCpuUtilization, 1, 100)
+	low, high := or(props.MinCapacity, DefaultMinCapacity), or(props.MaxCapacity, DefaultMaxCapacity)
+	initial := or(props.InitialCapacity, max(low, 1))
+	if !*awscdk.Token_IsUnresolved(low) && !*awscdk.Token_IsUnresolved(high) && !*awscdk.Token_IsUnresolved(initial) &&
+		(low > initial || initial > high) {
+		wrong.add("MinCapacity %v, InitialCapacity %v, MaxCapacity %v: each must be at most the next", low, initial, high)
+	}
+	wrong.report(scope, id)
+
+	f := &mediaFleet{}
+	constructs.NewConstruct_Override(f, scope, id)
+	masters := props.Masters
+	shared := masters.SharedInfo()
+	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes")
+	f.nodes = newNode(f, group, masters.clusterId(), shared)
+	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
+	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
+
+	// By tag: the ARN of the group would close a circle, group -> launch template -> role -> group.
+	f.nodes.policy.AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions: jsii.Strings("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
+			"autoscaling:SetInstanceHealth"),
+		Resources:  jsii.Strings("*"),
+		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
+	}))
+
+	header := append(f.nodes.header(f, shared, *masters.PrivateIps(), masters.installerUrl()),
+		bootstrap.Value("HOOK", drainHook))
+	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
+
+	subnets := props.VpcSubnets
+	if subnets == nil {
+		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
+	}
+	f.fleet = awsautoscaling.NewAutoScalingGroup(f, jsii.String("ASG"), &awsautoscaling.AutoScalingGroupProps{
+		Vpc:                   props.Vpc,
+		VpcSubnets:            subnets,
+		LaunchTemplate:        f.template,
+		MinCapacity:           &low,
+		MaxCapacity:           &high,
+		DefaultInstanceWarmup: awscdk.Duration_Seconds(jsii.Number(warmupSeconds)),
+		// Written out for what it does: a stack update leaves the live number of Media Nodes alone.
+		IgnoreUnmodifiedSizeProperties: jsii.Bool(true),
+	})
+	resource := f.fleet.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
+	resource.SetDesiredCapacity(numberText(initial))
+	// Inside the group, not a resource of its own: so no Media Node ever lives without it.
+	resource.SetLifecycleHookSpecificationList([]any{&awsautoscaling.CfnAutoScalingGroup_LifecycleHookSpecificationProperty{
+		LifecycleHookName:   jsii.String(drainHook),
+		LifecycleTransition: jsii.String("autoscaling:EC2_INSTANCE_TERMINATING"),
+		HeartbeatTimeout:    jsii.Number(drainHeartbeatSeconds),
+		DefaultResult:       jsii.String("CONTINUE"),
+	}})
+	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
+	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
+		TargetUtilizationPercent: jsii.Number(or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)),
+	})
+	f.nodes.waitFor(f, 1, f.fleet)
+	return f
+}
+
+func (f *mediaFleet) Connections() awsec2.Connections        { return f.nodes.group.Connections() }
+func (f *mediaFleet) GrantPrincipal() awsiam.IPrincipal      { return f.nodes.role }
+func (f *mediaFleet) Group() awsautoscaling.AutoScalingGroup { return f.fleet }
+func (f *mediaFleet) Role() awsiam.IRole                     { return f.nodes.role }
+func (f *mediaFleet) LaunchTemplate() awsec2.LaunchTemplate  { return f.template }
+func (f *mediaFleet) ToString() *string                      { return f.Node().Path() }
+
+func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
+
+func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
+	if when == nil {
+		f.fleet.AttachToNetworkTargetGroup(targets)
+		return
+	}
+	arn := awscdk.Fn_ConditionIf(when.LogicalId(), targets.TargetGroupArn(), awscdk.Aws_NO_VALUE()).ToString()
+	f.fleet.AttachToNetworkTargetGroup(awselasticloadbalancingv2.NetworkTargetGroup_FromTargetGroupAttributes(
+		targets, jsii.String("WhereItExists"), &awselasticloadbalancingv2.TargetGroupAttributes{TargetGroupArn: arn}))
+}

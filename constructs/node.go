@@ -1,0 +1,187 @@
+package constructs
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+)
+
+const (
+	// DefaultInstanceType of Master Nodes and Media Nodes.
+	DefaultInstanceType = "c6a.xlarge"
+	// DefaultRootVolumeSize of a node, in GiB: the images of all services take about 20, logs and uploads the rest.
+	DefaultRootVolumeSize = 50
+	// DefaultRootDeviceName is Amazon Linux's; Ubuntu's is /dev/sda1.
+	DefaultRootDeviceName = "/dev/xvda"
+	// DefaultInstallerUrl is OpenVidu's bucket over TLS; the documentation's http address serves the same files.
+	DefaultInstallerUrl = "https://s3.eu-west-1.amazonaws.com/get.openvidu.io/pro/ha"
+
+	// clusterTag names the cluster on everything that belongs to it. IAM policies rely on it.
+	clusterTag = "OpenViduCluster"
+	// slotTag tells a Master Node its slot (1 to 4) and its group's logical id.
+	slotTag = "OpenViduMasterSlot"
+
+	// How long CloudFormation waits for a node: the node's own bounded waits end sooner, and say why. An hour is the
+	// longest PauseTime that CloudFormation allows.
+	readyTimeoutSeconds = 3600
+)
+
+// InstanceProps are what Master Nodes and Media Nodes have in common.
+type InstanceProps struct {
+	// InstanceType of the nodes, of the Nitro System. Default: c6a.xlarge.
+	InstanceType awsec2.InstanceType
+	// MachineImage of the nodes: Amazon Linux 2023, Ubuntu 22.04 or 24.04, of the instance type's architecture.
+	// Default: the newest Amazon Linux 2023 of that architecture.
+	MachineImage awsec2.IMachineImage
+	// KeyPair for SSH. No port is open for it: see Connections. Default: none; Session Manager reaches every node.
+	KeyPair awsec2.IKeyPair
+	// RootDeviceName of the image. Default: /dev/xvda, Amazon Linux's (Ubuntu: /dev/sda1).
+	RootDeviceName *string
+	// RootVolumeSize of a node, at least 20 GiB. Default: 50 GiB.
+	RootVolumeSize awscdk.Size
+}
+
+// node is what MasterCluster and MediaFleet both make.
+type node struct {
+	group      awsec2.SecurityGroup
+	role       awsiam.Role
+	policy     awsiam.PolicyDocument
+	logs       awslogs.ILogGroup
+	handle     awscdk.CfnWaitConditionHandle
+	clusterTag *string
+}
+
+// newNode makes role and wait condition handle: all that the launch template depends on.
+func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, shared SharedInfo) node {
+	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
+	policy.AddStatements(
+		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
+		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"))
+	if key := shared.Secret().EncryptionKey(); key != nil {
+		key.GrantDecrypt(role)
+	}
+	return node{
+		group:      group,
+		role:       role,
+		policy:     policy,
+		logs:       shared.LogGroup(),
+		handle:     awscdk.NewCfnWaitConditionHandle(scope, jsii.String("Ready"), nil),
+		clusterTag: cluster,
+	}
+}
+
+// header is the part of the env header that both kinds of nodes read.
+func (n node) header(scope constructs.Construct, shared SharedInfo, masterIps []*string, installerUrl string) []bootstrap.Var {
+	return []bootstrap.Var{
+		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
+		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
+		bootstrap.Value("SECRET_ARN", *shared.Secret().SecretArn()),
+		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
+		bootstrap.Value("WAIT_URL", *n.handle.Ref()),
+		bootstrap.Value("INSTALLER_URL", installerUrl),
+		bootstrap.List("MASTER_IPS", values(masterIps)...),
+	}
+}
+
+func values(pointers []*string) []string {
+	var out []string
+	for _, p := range pointers {
+		out = append(out, *p)
+	}
+	return out
+}
+
+// newLaunchTemplate takes IMDSv2 only, with hop limit 1 (no container behind a bridge reaches the role), and one encrypted
+// root volume.
+func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, role, roleScript string, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
+	instanceType := props.InstanceType
+	if instanceType == nil {
+		instanceType = awsec2.NewInstanceType(jsii.String(DefaultInstanceType))
+	}
+	image := props.MachineImage
+	if image == nil {
+		cpu := awsec2.AmazonLinuxCpuType_X86_64
+		if instanceType.Architecture() == awsec2.InstanceArchitecture_ARM_64 {
+			cpu = awsec2.AmazonLinuxCpuType_ARM_64
+		}
+		image = awsec2.MachineImage_LatestAmazonLinux2023(&awsec2.AmazonLinux2023ImageSsmParameterProps{CpuType: cpu})
+	}
+	size := props.RootVolumeSize
+	if size == nil {
+		size = awscdk.Size_Gibibytes(jsii.Number(DefaultRootVolumeSize))
+	}
+	text := bootstrap.Header(header...) + *script(scope, "Common", bootstrap.Common) + *script(scope, role, roleScript)
+	template := awsec2.NewLaunchTemplate(scope, jsii.String("LaunchTemplate"), &awsec2.LaunchTemplateProps{
+		InstanceType:            instanceType,
+		MachineImage:            image,
+		KeyPair:                 props.KeyPair,
+		Role:                    n.role,
+		SecurityGroup:           n.group,
+		UserData:                awsec2.UserData_Custom(&text),
+		DetailedMonitoring:      monitored,
+		HttpTokens:              awsec2.LaunchTemplateHttpTokens_REQUIRED,
+		HttpPutResponseHopLimit: jsii.Number(1),
+		InstanceMetadataTags:    jsii.Bool(true),
+		BlockDevices: &[]*awsec2.BlockDevice{{
+			DeviceName: jsii.String(or(props.RootDeviceName, DefaultRootDeviceName)),
+			Volume: awsec2.BlockDeviceVolume_Ebs(size.ToGibibytes(nil), &awsec2.EbsDeviceOptions{
+				VolumeType:          awsec2.EbsDeviceVolumeType_GP3,
+				Encrypted:           jsii.Bool(true),
+				DeleteOnTermination: jsii.Bool(true),
+			}),
+		}},
+	})
+	// The group names its instances; the template's own name tags would say the same less well.
+	awscdk.Tags_Of(template).Remove(jsii.String("Name"), nil)
+	return template
+}
+
+// script stands once in the stack, in a mapping, however many nodes and clusters refer to it.
+func script(scope constructs.Construct, name, text string) *string {
+	const id = "OpenViduBoot"
+	stack := awscdk.Stack_Of(scope)
+	mapping, ok := stack.Node().TryFindChild(jsii.String(id)).(awscdk.CfnMapping)
+	if !ok {
+		mapping = awscdk.NewCfnMapping(stack, jsii.String(id), nil)
+	}
+	mapping.SetValue(jsii.String("Script"), &name, text)
+	return mapping.FindInMap(jsii.String("Script"), &name, nil)
+}
+
+// waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be
+// updated, so nothing that a user may change reaches one.
+func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautoscaling.AutoScalingGroup) {
+	wait := awscdk.NewCfnWaitCondition(scope, jsii.String("AllReady"), &awscdk.CfnWaitConditionProps{
+		Handle:  n.handle.Ref(),
+		Count:   jsii.Number(count),
+		Timeout: jsii.String("3600"),
+	})
+	for _, group := range groups {
+		wait.Node().AddDependency(group)
+	}
+}
+
+// tagGroup tags the group and its instances.
+func (n node) tagGroup(group awsautoscaling.AutoScalingGroup, name *string) {
+	awscdk.Tags_Of(group).Add(jsii.String("Name"), name, nil)
+	awscdk.Tags_Of(group).Add(jsii.String(clusterTag), n.clusterTag, nil)
+}
+
+// MachineImageFromId is an image that is known by its id alone, such as the value of a parameter.
+func MachineImageFromId(imageId *string) awsec2.IMachineImage { return &imageFromId{imageId} }
+
+type imageFromId struct{ id *string }
+
+func (i *imageFromId) GetImage(constructs.Construct) *awsec2.MachineImageConfig {
+	return &awsec2.MachineImageConfig{
+		ImageId:  i.id,
+		OsType:   awsec2.OperatingSystemType_LINUX,
+		UserData: awsec2.UserData_ForLinux(nil),
+	}
+}

@@ -1,0 +1,150 @@
+package constructs
+
+import (
+	"fmt"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+)
+
+// RecordingVolumesProps are the properties of RecordingVolumes.
+type RecordingVolumesProps struct {
+	// AvailabilityZones of the slots, in their order: the zone of each Master Node's subnet. Required.
+	AvailabilityZones *[]*string
+	// Size of each volume, 50 GiB to 64 TiB. It can grow later, never shrink. Default: 100 GiB.
+	Size awscdk.Size
+	// RemovalPolicy says what becomes of the volumes when they are removed from the stack or the stack is deleted.
+	// Volumes whose creation is rolled back are blank, and deleted in any case. Default: RETAIN.
+	RemovalPolicy awscdk.RemovalPolicy
+	// RetainWhen decides at deployment, instead of RemovalPolicy: volumes are retained when the condition holds, deleted
+	// otherwise. It must not change afterwards: that would replace the volumes by blank ones (the old ones are kept).
+	// Default: RemovalPolicy decides.
+	RetainWhen awscdk.CfnCondition
+	// EncryptionKey of the volumes. A change replaces them. Default: the account's key for EBS (aws/ebs).
+	EncryptionKey awskms.IKey
+}
+
+// RecordingVolumes are the encrypted gp3 volumes that hold the Master Nodes' data, one a slot: recordings, databases,
+// metrics and configuration (/opt/openvidu).
+type RecordingVolumes interface {
+	constructs.Construct
+	// VolumeIds in the order of the slots.
+	VolumeIds() *[]*string
+	// Size of each volume.
+	Size() awscdk.Size
+	// GrantAttach lets the grantee attach these volumes to instances that carry the tag.
+	GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string)
+}
+
+type recordingVolumes struct {
+	constructs.Construct
+	ids  []*string
+	size awscdk.Size
+}
+
+// NewRecordingVolumes makes one volume for each zone. It panics on wrong props, with all problems at once.
+func NewRecordingVolumes(scope constructs.Construct, id *string, props *RecordingVolumesProps) RecordingVolumes {
+	var wrong problems
+	wrong.required("AvailabilityZones", props.AvailabilityZones == nil || len(*props.AvailabilityZones) == 0, "give the zone of each slot's subnet")
+	size := props.Size
+	if size == nil {
+		size = awscdk.Size_Gibibytes(jsii.Number(DefaultVolumeSize))
+	}
+	wrong.within("Size", size.ToGibibytes(nil), 50, 64*1024)
+	if props.RetainWhen != nil && props.RemovalPolicy != "" {
+		wrong.add("RemovalPolicy is %q beside RetainWhen: give one of them", props.RemovalPolicy)
+	}
+	wrong.report(scope, id)
+
+	v := &recordingVolumes{size: size}
+	constructs.NewConstruct_Override(v, scope, id)
+
+	policy := props.RemovalPolicy
+	if policy == "" || policy == awscdk.RemovalPolicy_RETAIN {
+		policy = awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE
+	}
+	var deleted awscdk.CfnCondition
+	if props.RetainWhen != nil {
+		deleted = awscdk.NewCfnCondition(v, jsii.String("NotRetained"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionNot(props.RetainWhen),
+		})
+	}
+	var key *string
+	if props.EncryptionKey != nil {
+		key = props.EncryptionKey.KeyArn()
+	}
+	for i, zone := range *props.AvailabilityZones {
+		volume := func(name string, policy awscdk.RemovalPolicy, when awscdk.CfnCondition) *string {
+			// Not awsec2.Volume: it takes no size that only CloudFormation knows.
+			resource := awsec2.NewCfnVolume(v, jsii.String(fmt.Sprint(name, i+1)), &awsec2.CfnVolumeProps{
+				AvailabilityZone: zone,
+				Size:             size.ToGibibytes(nil),
+				VolumeType:       jsii.String("gp3"),
+				Encrypted:        jsii.Bool(true),
+				KmsKeyId:         key,
+			})
+			resource.ApplyRemovalPolicy(policy, nil)
+			// Whatever replaces a volume, the old one and its data stay.
+			resource.CfnOptions().SetUpdateReplacePolicy(awscdk.CfnDeletionPolicy_RETAIN)
+			if when != nil {
+				resource.CfnOptions().SetCondition(when)
+			}
+			return resource.Ref()
+		}
+		if props.RetainWhen == nil {
+			v.ids = append(v.ids, volume("Volume", policy, nil))
+			continue
+		}
+		retained := volume("Retained", awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, props.RetainWhen)
+		temporary := volume("Deleted", awscdk.RemovalPolicy_DESTROY, deleted)
+		v.ids = append(v.ids, awscdk.Fn_ConditionIf(props.RetainWhen.LogicalId(), retained, temporary).ToString())
+	}
+	return v
+}
+
+// DefaultVolumeSize of a Master Node's data, in GiB: the seed's.
+const DefaultVolumeSize = 100
+
+func (v *recordingVolumes) VolumeIds() *[]*string { return &v.ids }
+
+func (v *recordingVolumes) Size() awscdk.Size { return v.size }
+
+func (v *recordingVolumes) GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string) {
+	principal := grantee.GrantPrincipal()
+	principal.AddToPrincipalPolicy(allowAttach(attachVolume, "volume", v.ids))
+	principal.AddToPrincipalPolicy(allowAttachTo(*tagKey, tagValue, attachVolume))
+}
+
+func (v *recordingVolumes) ToString() *string { return v.Node().Path() }
+
+// Attaching takes two statements, one for what is attached and one for the instance: a condition on the tag in one
+// statement for both would have to match both.
+
+// allowAttach these, to whatever allowAttachTo lets them be attached to.
+func allowAttach(action, resource string, ids []*string) awsiam.PolicyStatement {
+	var arns []*string
+	for _, id := range ids {
+		arns = append(arns, awscdk.Fn_Sub(jsii.String(ec2Arn+resource+"/${Id}"), &map[string]*string{"Id": id}))
+	}
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{Actions: jsii.Strings(action), Resources: &arns})
+}
+
+// allowAttachTo instances with the tag.
+func allowAttachTo(tagKey string, tagValue *string, actions ...string) awsiam.PolicyStatement {
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions:    jsii.Strings(actions...),
+		Resources:  &[]*string{awscdk.Fn_Sub(jsii.String(ec2Arn+"instance/*"), nil)},
+		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + tagKey: tagValue}},
+	})
+}
+
+const (
+	attachVolume    = "ec2:AttachVolume"
+	attachInterface = "ec2:AttachNetworkInterface"
+
+	ec2Arn = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:"
+)

@@ -1,0 +1,77 @@
+package constructs
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+)
+
+const (
+	// DefaultRtcEngine is LiveKit's own; the other one, mediasoup, is experimental.
+	DefaultRtcEngine = "pion"
+	// DefaultOpenViduVersion is the release that these constructs were written for.
+	DefaultOpenViduVersion = "3.9.0"
+	// DefaultEnabledModules of a cluster.
+	DefaultEnabledModules = "observability,v2compatibility,openviduMeet"
+)
+
+// SharedInfo is what all nodes share: the secret with every URL and credential, filled before any node boots, and the log
+// group that outlives the nodes.
+type SharedInfo interface {
+	constructs.Construct
+	// Secret is one JSON object. Settings come from the props; generated values appear once and stay; hand edits stay.
+	Secret() awssecretsmanager.ISecret
+	// Revision changes when a setting changes. What refers to it comes after the secret is filled.
+	Revision() *string
+	// LogGroup takes the last log lines of a node that failed, and of drains.
+	LogGroup() awslogs.ILogGroup
+}
+
+type sharedInfo struct {
+	constructs.Construct
+	secret   awssecretsmanager.Secret
+	logGroup awslogs.LogGroup
+	filled   awscdk.CustomResource
+}
+
+func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, masterIps []*string) SharedInfo {
+	s := &sharedInfo{}
+	constructs.NewConstruct_Override(s, scope, jsii.String("Info"))
+
+	s.secret = awssecretsmanager.NewSecret(s, jsii.String("Secret"), &awssecretsmanager.SecretProps{
+		Description:   jsii.String("OpenVidu High Availability: URLs and credentials"),
+		EncryptionKey: props.SecretEncryptionKey,
+	})
+	// Neither a value nor a generator: a template that holds one would overwrite the whole secret when it changes.
+	s.secret.Node().DefaultChild().(awscdk.CfnResource).AddPropertyDeletionOverride(jsii.String("GenerateSecretString"))
+
+	s.logGroup = newLogGroup(s, "Logs")
+
+	fill := newFunction(s, "Credentials", functions.Credentials,
+		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"))
+	s.filled = newCustomResource(s, "Fill", "Custom::OpenViduCredentials", fill, map[string]any{
+		"SecretArn": s.secret.SecretArn(),
+		"Version":   or(props.OpenViduVersion, DefaultOpenViduVersion),
+		"MasterIps": masterIps,
+		"Settings": map[string]any{
+			"DOMAIN_NAME":              props.DomainName,
+			"LIVEKIT_TURN_DOMAIN_NAME": or(props.TurnDomainName, ""),
+			"OPENVIDU_PRO_LICENSE":     props.License,
+			"OPENVIDU_RTC_ENGINE":      or(props.RtcEngine, DefaultRtcEngine),
+			"ENABLED_MODULES":          DefaultEnabledModules,
+		},
+	})
+	if props.SecretEncryptionKey != nil {
+		props.SecretEncryptionKey.GrantEncryptDecrypt(fill).ApplyBefore(s.filled)
+	}
+	return s
+}
+
+func (s *sharedInfo) Secret() awssecretsmanager.ISecret { return s.secret }
+func (s *sharedInfo) Revision() *string                 { return s.filled.GetAttString(jsii.String("Revision")) }
+func (s *sharedInfo) LogGroup() awslogs.ILogGroup       { return s.logGroup }
+func (s *sharedInfo) ToString() *string                 { return s.Node().Path() }

@@ -1,0 +1,81 @@
+package constructs
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/constructs-go/constructs/v10"
+)
+
+// or gives *p, or the default where the caller left it out.
+func or[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
+
+// problems collects what is wrong with the props of one construct.
+type problems []string
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+
+// required reports a prop that was left out; it tells whether the prop is there.
+func (p *problems) required(prop string, missing bool, mend string) {
+	if missing {
+		p.add("%s is required: %s", prop, mend)
+	}
+}
+
+// match reports a known text that does not match; a token is known only to CloudFormation.
+func (p *problems) match(prop string, value *string, pattern *regexp.Regexp, wanted string) {
+	if value != nil && !*awscdk.Token_IsUnresolved(value) && !pattern.MatchString(*value) {
+		p.add("%s is %q: %s", prop, *value, wanted)
+	}
+}
+
+// within reports a known number outside of [low, high].
+func (p *problems) within(prop string, value *float64, low, high float64) {
+	if value != nil && !*awscdk.Token_IsUnresolved(value) && (*value < low || *value > high || *value != float64(int64(*value))) {
+		p.add("%s is %v: give a whole number from %v to %v", prop, *value, low, high)
+	}
+}
+
+// report panics once with all problems, named after the construct that is being made.
+func (p *problems) report(scope constructs.Construct, id *string) {
+	if len(*p) == 0 {
+		return
+	}
+	path := *id
+	if parent := *scope.Node().Path(); parent != "" {
+		path = parent + "/" + path
+	}
+	panic(path + ":\n  - " + strings.Join(*p, "\n  - "))
+}
+
+var (
+	domainPattern         = regexp.MustCompile(DomainPattern)
+	optionalDomainPattern = regexp.MustCompile("^$|" + DomainPattern)
+	enginePattern         = regexp.MustCompile("^(pion|mediasoup)$")
+	versionPattern        = regexp.MustCompile(VersionPattern)
+)
+
+// Patterns of text that a template's parameters and the constructs' props accept alike.
+const (
+	// DomainPattern is a fully qualified domain name.
+	DomainPattern = `^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])$`
+	// VersionPattern is a released version of OpenVidu.
+	VersionPattern = `^[0-9]+\.[0-9]+\.[0-9]+$`
+)
+
+// numberText writes a number, also one that only CloudFormation knows.
+func numberText(number float64) *string {
+	if *awscdk.Token_IsUnresolved(number) {
+		return awscdk.Token_AsString(number, nil)
+	}
+	text := strconv.FormatFloat(number, 'f', -1, 64)
+	return &text
+}

@@ -1,0 +1,219 @@
+// Command openvidu-ha synthesizes the CloudFormation template of an OpenVidu High Availability cluster.
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	constructs10 "github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs"
+)
+
+func main() {
+	defer jsii.Close()
+
+	// The CDK CLI says where to write; without it, the same place.
+	outdir := os.Getenv("CDK_OUTDIR")
+	if outdir == "" {
+		outdir = "cdk.out"
+	}
+	app := newApp(outdir)
+	newStack(app, "OpenViduHA")
+	app.Synth(nil)
+}
+
+// newApp sets in code, not in cdk.json, what shapes the template: so it is the same with and without the CDK CLI.
+func newApp(outdir string) awscdk.App {
+	return awscdk.NewApp(&awscdk.AppProps{
+		Outdir:             &outdir,
+		AnalyticsReporting: jsii.Bool(false), // no CDKMetadata resource
+		TreeMetadata:       jsii.Bool(false),
+		PostCliContext: &map[string]any{
+			"aws:cdk:enable-path-metadata":                   false,
+			"aws:cdk:enable-asset-metadata":                  false,
+			"@aws-cdk/aws-iam:minimizePolicies":              true,
+			"@aws-cdk/aws-iam:standardizedServicePrincipals": true, // right in every partition
+			"@aws-cdk/core:validateAgainstDefaultRules":      true,
+		},
+	})
+}
+
+// newStack is the cluster as a template with parameters.
+func newStack(app awscdk.App, id string) awscdk.Stack {
+	stack := awscdk.NewStack(app, &id, &awscdk.StackProps{
+		Description:                 jsii.String("OpenVidu High Availability: four Master Nodes, a scaling fleet of Media Nodes"),
+		Synthesizer:                 awscdk.NewLegacyStackSynthesizer(), // no assets, hence no bootstrapped account
+		SuppressTemplateIndentation: jsii.Bool(true),
+	})
+	p := newParameters(stack)
+
+	vpc := awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
+		VpcId:             p.text("OpenViduVPC"),
+		AvailabilityZones: &[]*string{awscdk.Fn_Select(jsii.Number(0), awscdk.Fn_GetAzs(nil))},
+	})
+	turn := awscdk.NewCfnCondition(stack, jsii.String("WithTurn"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("TurnCertificateARN"), "")),
+	})
+	ssh := awscdk.NewCfnCondition(stack, jsii.String("WithSsh"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("SshAccessCidr"), "")),
+	})
+	retain := awscdk.NewCfnCondition(stack, jsii.String("Retain"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionEquals(p.text("RetainVolumes"), "true"),
+	})
+
+	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
+		VpcId:           p.text("OpenViduVPC"),
+		MasterSubnetIds: p.list("OpenViduMasterNodeSubnets"),
+		MediaSubnetIds:  p.list("OpenViduMediaNodeSubnets"),
+		ImageId:         p.text("AmiId"),
+		DiskSize:        p.number("DiskSize"),
+		RetainVolumes:   p.text("RetainVolumes"),
+	})
+	instance := func(instanceType string) constructs.InstanceProps {
+		return constructs.InstanceProps{
+			InstanceType:   awsec2.NewInstanceType(p.text(instanceType)),
+			MachineImage:   constructs.MachineImageFromId(p.text("AmiId")),
+			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(instanceType+"Key"), p.text("KeyName")),
+			RootDeviceName: preflight.RootDeviceName(),
+		}
+	}
+
+	slots := preflight.MasterSubnets()
+	var zones []*string
+	for _, subnet := range *slots.Subnets {
+		zones = append(zones, subnet.AvailabilityZone())
+	}
+	volumes := constructs.NewRecordingVolumes(stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
+		AvailabilityZones: &zones,
+		Size:              awscdk.Size_Gibibytes(p.number("DiskSize")),
+		RetainWhen:        retain,
+	})
+	masters := constructs.NewMasterCluster(stack, jsii.String("Master"), &constructs.MasterClusterProps{
+		InstanceProps:   instance("MasterNodeInstanceType"),
+		DomainName:      p.text("DomainName"),
+		License:         p.text("OpenViduLicense"),
+		TurnDomainName:  p.text("TurnDomainName"),
+		RtcEngine:       p.text("RTCEngine"),
+		OpenViduVersion: p.text("OpenViduVersion"),
+		Vpc:             vpc,
+		VpcSubnets:      slots,
+		Volumes:         volumes,
+	})
+	media := constructs.NewMediaFleet(stack, jsii.String("Media"), &constructs.MediaFleetProps{
+		InstanceProps:        instance("MediaNodeInstanceType"),
+		Masters:              masters,
+		Vpc:                  vpc,
+		VpcSubnets:           preflight.MediaSubnets(),
+		InitialCapacity:      p.number("InitialNumberOfMediaNodes"),
+		MinCapacity:          p.number("MinNumberOfMediaNodes"),
+		MaxCapacity:          p.number("MaxNumberOfMediaNodes"),
+		TargetCpuUtilization: p.number("ScaleTargetCPU"),
+	})
+	balancer := constructs.NewMainLoadBalancer(stack, jsii.String("Main"), &constructs.MainLoadBalancerProps{
+		Masters:     masters,
+		Fleet:       media,
+		Vpc:         vpc,
+		VpcSubnets:  preflight.LoadBalancerSubnets(),
+		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), p.text("OpenViduCertificateARN")),
+	})
+	endpoint := constructs.NewTurnTlsEndpoint(stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{
+		Fleet:       media,
+		Vpc:         vpc,
+		VpcSubnets:  preflight.TurnSubnets(),
+		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), p.text("TurnCertificateARN")),
+		Condition:   turn,
+	})
+
+	for name, nodes := range map[string]awsec2.IConnectable{"Master": masters, "Media": media} {
+		rule := awsec2.NewCfnSecurityGroupIngress(stack, jsii.String(name+"Ssh"), &awsec2.CfnSecurityGroupIngressProps{
+			GroupId:     (*nodes.Connections().SecurityGroups())[0].SecurityGroupId(),
+			CidrIp:      p.text("SshAccessCidr"),
+			IpProtocol:  jsii.String("tcp"),
+			FromPort:    jsii.Number(22),
+			ToPort:      jsii.Number(22),
+			Description: jsii.String("SSH"),
+		})
+		rule.CfnOptions().SetCondition(ssh)
+	}
+
+	newOutputs(stack, masters, balancer, endpoint, turn)
+	nameElements(stack)
+	return stack
+}
+
+// documentedIds are the logical ids that OpenVidu's documentation names.
+var documentedIds = map[string]string{
+	"MasterInfoSecret":    "OpenViduSharedInfo",
+	"MediaASGASG":         "OpenViduMediaNodeASG",
+	"MediaLaunchTemplate": "OpenViduMediaNodeLaunchTemplate",
+	"MasterASG1ASG":       "OpenViduMasterNodeASG1",
+	"MasterASG2ASG":       "OpenViduMasterNodeASG2",
+	"MasterASG3ASG":       "OpenViduMasterNodeASG3",
+	"MasterASG4ASG":       "OpenViduMasterNodeASG4",
+}
+
+// nameElements gives every element the path of its construct as its logical id, without the hash that the CDK appends:
+// readers of stack events see plain names, and the template loses two kilobytes.
+func nameElements(stack awscdk.Stack) {
+	for _, child := range *stack.Node().FindAll(constructs10.ConstructOrder_PREORDER) {
+		element, ok := child.(awscdk.CfnElement)
+		if !ok {
+			continue
+		}
+		var name string
+		for _, part := range strings.Split(*child.Node().Path(), "/")[1:] {
+			if part != "Resource" && part != "Default" {
+				name += part
+			}
+		}
+		if documented, ok := documentedIds[name]; ok {
+			name = documented
+		}
+		element.OverrideLogicalId(&name)
+	}
+}
+
+// newOutputs are the seed's.
+func newOutputs(stack awscdk.Stack, masters constructs.MasterCluster, balancer constructs.MainLoadBalancer, endpoint constructs.TurnTlsEndpoint, turn awscdk.CfnCondition) {
+	console := consoleDomain(stack)
+	link := strings.Join([]string{
+		"https://", *console, "/secretsmanager/secret?region=", *stack.Region(), "&name=", *masters.SharedInfo().Secret().SecretArn(),
+	}, "")
+	awscdk.NewCfnOutput(stack, jsii.String("ServicesAndCredentials"), &awscdk.CfnOutputProps{
+		Value:       &link,
+		Description: jsii.String("The secret with every URL and credential, in the console"),
+	})
+	awscdk.NewCfnOutput(stack, jsii.String("LoadBalancerDNS"), &awscdk.CfnOutputProps{
+		Value:       balancer.DnsName(),
+		Description: jsii.String("Point DomainName here (CNAME, or alias in Route 53)"),
+	})
+	awscdk.NewCfnOutput(stack, jsii.String("TurnLoadBalancerDNS"), &awscdk.CfnOutputProps{
+		Value:       endpoint.DnsName(),
+		Description: jsii.String("Point TurnDomainName here (CNAME, or alias in Route 53)"),
+		Condition:   turn,
+	})
+}
+
+// consoleDomain of the partition; those that are not listed have the console of the commercial one.
+func consoleDomain(stack awscdk.Stack) *string {
+	domain := "console.aws.amazon.com"
+	for _, partition := range []struct{ condition, name, domain string }{
+		{"InEurope", "aws-eusc", "console.amazonaws-eusc.eu"},
+		{"InGovCloud", "aws-us-gov", "console.amazonaws-us-gov.com"},
+		{"InChina", "aws-cn", "console.amazonaws.cn"},
+	} {
+		condition, ok := stack.Node().TryFindChild(&partition.condition).(awscdk.CfnCondition)
+		if !ok {
+			condition = awscdk.NewCfnCondition(stack, &partition.condition, &awscdk.CfnConditionProps{
+				Expression: awscdk.Fn_ConditionEquals(awscdk.Aws_PARTITION(), partition.name),
+			})
+		}
+		domain = *awscdk.Fn_ConditionIf(condition.LogicalId(), partition.domain, domain).ToString()
+	}
+	return &domain
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs"
+)
+
+// parameter is one field of the form that the CloudFormation console shows.
+type parameter struct {
+	section, name, label string
+	awscdk.CfnParameterProps
+}
+
+const (
+	sectionDomain  = "Domain and Load Balancer configuration"
+	sectionCluster = "OpenVidu HA configuration"
+	sectionEc2     = "EC2 Instance configuration"
+	sectionScaling = "Media Nodes Autoscaling Group configuration"
+	sectionVpc     = "VPC configuration"
+	sectionTurn    = "(Optional) TURN server configuration with TLS"
+	sectionVolumes = "Volumes configuration"
+
+	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	// Any type, also one that is newer than this template.
+	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
+	cidrPattern         = `^$|^(([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])/([0-9]|[12][0-9]|3[0-2])$`
+
+	amazonLinux2023 = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+)
+
+// parameterTable is the whole form, in its order.
+var parameterTable = []parameter{
+	{sectionDomain, "DomainName", "Domain name", awscdk.CfnParameterProps{
+		Description:           jsii.String("Domain name of the cluster; point it to LoadBalancerDNS when the stack is ready."),
+		AllowedPattern:        jsii.String(constructs.DomainPattern),
+		ConstraintDescription: jsii.String("Give a domain name, like openvidu.example.com."),
+	}},
+	{sectionDomain, "OpenViduCertificateARN", "Certificate ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Issued ACM certificate of this region that covers DomainName."),
+		AllowedPattern:        jsii.String("^" + certificatePattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of an ACM certificate."),
+	}},
+
+	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
+		Description:           jsii.String("License key of your OpenVidu account."),
+		NoEcho:                jsii.Bool(true),
+		AllowedPattern:        jsii.String(`^\S+$`),
+		ConstraintDescription: jsii.String("Give the license key, without spaces."),
+	}},
+	{sectionCluster, "RTCEngine", "RTC engine", awscdk.CfnParameterProps{
+		Description:           jsii.String("Media engine; mediasoup is experimental, not for production."),
+		Default:               constructs.DefaultRtcEngine,
+		AllowedValues:         jsii.Strings("pion", "mediasoup"),
+		ConstraintDescription: jsii.String("Choose pion or mediasoup."),
+	}},
+	{sectionCluster, "OpenViduVersion", "OpenVidu version", awscdk.CfnParameterProps{
+		Description:           jsii.String("Release to install first; later OPENVIDU_VERSION in the secret counts."),
+		Default:               constructs.DefaultOpenViduVersion,
+		AllowedPattern:        jsii.String(constructs.VersionPattern),
+		ConstraintDescription: jsii.String("Give a release, like 3.9.0."),
+	}},
+
+	{sectionEc2, "MasterNodeInstanceType", "Master Node instance type", instanceType("Master Nodes")},
+	{sectionEc2, "MediaNodeInstanceType", "Media Node instance type", instanceType("Media Nodes")},
+	{sectionEc2, "KeyName", "SSH key", awscdk.CfnParameterProps{
+		Type:                  jsii.String("AWS::EC2::KeyPair::KeyName"),
+		Description:           jsii.String("Key pair for SSH; port 22 is closed unless SshAccessCidr is given."),
+		ConstraintDescription: jsii.String("Choose a key pair of this region."),
+	}},
+	{sectionEc2, "SshAccessCidr", "SSH access from", awscdk.CfnParameterProps{
+		Description:           jsii.String("IPv4 range that may connect to port 22 of the nodes. Empty: none, use Session Manager."),
+		Default:               "",
+		AllowedPattern:        jsii.String(cidrPattern),
+		ConstraintDescription: jsii.String("Give an IPv4 range, like 203.0.113.7/32, or nothing."),
+	}},
+	{sectionEc2, "AmiId", "Image", awscdk.CfnParameterProps{
+		Type:                  jsii.String("AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"),
+		Description:           jsii.String("SSM parameter of an image: Amazon Linux 2023, Ubuntu 22.04 or 24.04. Each update looks it up anew and rolls the Master Nodes if it changed."),
+		Default:               amazonLinux2023,
+		ConstraintDescription: jsii.String("Give an SSM parameter that holds an image id."),
+	}},
+
+	{sectionScaling, "InitialNumberOfMediaNodes", "Initial Media Nodes", number(2, 1, 0,
+		"Media Nodes to begin with, between minimum and maximum.")},
+	{sectionScaling, "MinNumberOfMediaNodes", "Minimum Media Nodes", number(2, 0, 0,
+		"Fewest Media Nodes; two or more survive the loss of one.")},
+	{sectionScaling, "MaxNumberOfMediaNodes", "Maximum Media Nodes", number(5, 1, 0,
+		"Most Media Nodes.")},
+	{sectionScaling, "ScaleTargetCPU", "Target CPU", number(50, 1, 100,
+		"Average CPU of the Media Nodes that scaling aims at, in percent.")},
+
+	{sectionVpc, "OpenViduVPC", "VPC", awscdk.CfnParameterProps{
+		Type:                  jsii.String("AWS::EC2::VPC::Id"),
+		Description:           jsii.String("VPC of the cluster, for ever."),
+		ConstraintDescription: jsii.String("Choose a VPC of this region."),
+	}},
+	{sectionVpc, "OpenViduMasterNodeSubnets", "Master Node subnets", awscdk.CfnParameterProps{
+		Type:                  jsii.String("List<AWS::EC2::Subnet::Id>"),
+		Description:           jsii.String("1 to 4 public subnets with auto-assigned public IPs, best in four zones, for ever. Fewer are used in turn."),
+		ConstraintDescription: jsii.String("Choose 1 to 4 subnets of OpenViduVPC."),
+	}},
+	{sectionVpc, "OpenViduMediaNodeSubnets", "Media Node subnets", awscdk.CfnParameterProps{
+		Type:                  jsii.String("List<AWS::EC2::Subnet::Id>"),
+		Description:           jsii.String("Any number of public subnets with auto-assigned public IPs."),
+		ConstraintDescription: jsii.String("Choose one or more subnets of OpenViduVPC."),
+	}},
+
+	{sectionTurn, "TurnDomainName", "TURN domain name", awscdk.CfnParameterProps{
+		Description:           jsii.String("Domain name of TURN over TLS, for users whose firewall blocks UDP. Empty: none."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|" + constructs.DomainPattern),
+		ConstraintDescription: jsii.String("Give a domain name, like turn.example.com, or nothing."),
+	}},
+	{sectionTurn, "TurnCertificateARN", "TURN certificate ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Issued ACM certificate of this region that covers TurnDomainName. Empty: none."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + certificatePattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of an ACM certificate, or nothing."),
+	}},
+
+	{sectionVolumes, "RetainVolumes", "Retain volumes", awscdk.CfnParameterProps{
+		Description:           jsii.String("Keep the data volumes when the stack is deleted? Decided once. Take snapshots in any case."),
+		Default:               "true",
+		AllowedValues:         jsii.Strings("true", "false"),
+		ConstraintDescription: jsii.String("Choose true or false."),
+	}},
+	{sectionVolumes, "DiskSize", "Disk size", number(constructs.DefaultVolumeSize, 50, 65536,
+		"Data volume of each Master Node, in GB; it can grow later, never shrink.")},
+}
+
+func instanceType(nodes string) awscdk.CfnParameterProps {
+	return awscdk.CfnParameterProps{
+		Description:           jsii.String("Instance type of the " + nodes + ", of the Nitro System."),
+		Default:               constructs.DefaultInstanceType,
+		AllowedPattern:        jsii.String(instanceTypePattern),
+		ConstraintDescription: jsii.String("Give an instance type, like c6a.xlarge."),
+	}
+}
+
+// number from low to high; high is 0 where there is no limit.
+func number(value, low, high float64, description string) awscdk.CfnParameterProps {
+	props := awscdk.CfnParameterProps{
+		Type:                  jsii.String("Number"),
+		Description:           &description,
+		Default:               value,
+		MinValue:              &low,
+		ConstraintDescription: jsii.String(fmt.Sprintf("Give %v or more.", low)),
+	}
+	if high > 0 {
+		props.MaxValue = &high
+		props.ConstraintDescription = jsii.String(fmt.Sprintf("Give a number from %v to %v.", low, high))
+	}
+	return props
+}
+
+// parameters are the values of the form.
+type parameters map[string]awscdk.CfnParameter
+
+func (p parameters) text(name string) *string    { return p[name].ValueAsString() }
+func (p parameters) number(name string) *float64 { return p[name].ValueAsNumber() }
+func (p parameters) list(name string) *[]*string { return p[name].ValueAsList() }
+
+// newParameters makes the form, its sections and its rules.
+func newParameters(stack awscdk.Stack) parameters {
+	made := parameters{}
+	var groups []any
+	labels := map[string]any{}
+	var names []string
+	for i, row := range parameterTable {
+		props := row.CfnParameterProps
+		made[row.name] = awscdk.NewCfnParameter(stack, jsii.String(row.name), &props)
+		labels[row.name] = map[string]any{"default": row.label}
+		names = append(names, row.name)
+		if i+1 == len(parameterTable) || parameterTable[i+1].section != row.section {
+			groups = append(groups, map[string]any{
+				"Label":      map[string]any{"default": row.section},
+				"Parameters": names,
+			})
+			names = nil
+		}
+	}
+	stack.TemplateOptions().SetMetadata(&map[string]any{
+		"AWS::CloudFormation::Interface": map[string]any{"ParameterGroups": groups, "ParameterLabels": labels},
+	})
+
+	rule := func(id string, assertions ...*awscdk.CfnRuleAssertion) {
+		awscdk.NewCfnRule(stack, &id, &awscdk.CfnRuleProps{Assertions: &assertions})
+	}
+	var inVpc []*awscdk.CfnRuleAssertion
+	for _, subnets := range []string{"OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"} {
+		inVpc = append(inVpc, &awscdk.CfnRuleAssertion{
+			Assert: awscdk.Fn_ConditionEachMemberEquals(
+				awscdk.Token_AsList(awscdk.Fn_ValueOf(&subnets, jsii.String("VpcId")), nil), made.text("OpenViduVPC")),
+			AssertDescription: jsii.String(subnets + ": every subnet must be in OpenViduVPC."),
+		})
+	}
+	rule("SubnetsInVpc", inVpc...)
+	empty := func(name string) awscdk.ICfnRuleConditionExpression {
+		return awscdk.Fn_ConditionEquals(made.text(name), "")
+	}
+	domain, certificate := empty("TurnDomainName"), empty("TurnCertificateARN")
+	rule("TurnComplete",
+		&awscdk.CfnRuleAssertion{
+			Assert: awscdk.Fn_ConditionOr(
+				awscdk.Fn_ConditionAnd(domain, certificate),
+				awscdk.Fn_ConditionAnd(awscdk.Fn_ConditionNot(domain), awscdk.Fn_ConditionNot(certificate))),
+			AssertDescription: jsii.String("TurnDomainName and TurnCertificateARN: give both, or neither."),
+		},
+		&awscdk.CfnRuleAssertion{
+			Assert:            awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(made.text("TurnDomainName"), made.text("DomainName"))),
+			AssertDescription: jsii.String("TurnDomainName must differ from DomainName: each has a load balancer of its own."),
+		})
+	return made
+}
