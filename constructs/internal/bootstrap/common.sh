@@ -57,7 +57,7 @@ redact() {
 
 # signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
 signal() {
-  curl -sSf -m 20 --retry 3 --retry-all-errors -X PUT -H 'Content-Type:' --data-binary \
+  curl -sSf -m 20 --retry 3 -X PUT -H 'Content-Type:' --data-binary \
     "{\"Status\":\"$1\",\"Reason\":\"$2\",\"UniqueId\":\"$NODE\",\"Data\":\"$INSTANCE_ID\"}" "$WAIT_URL" ||
     say 'no stack creation waits'
   [[ -z ${GROUP:-} ]] || aws cloudformation signal-resource --stack-name "$STACK" --logical-resource-id "$GROUP" \
@@ -204,11 +204,11 @@ put_settings() {
 |def q: tostring|if test("[\n\r]") then error("line break in a setting")
 elif test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
 elif test("\u0027")|not then "\u0027\(.)\u0027"
-else "\"" + gsub("(?<c>[\\\\\"$`])"; "\\" + .c) + "\"" end;
-[$ARGS.positional[]|select($s[.] != null)|{key:., value:"\(.)=\($s[.]|q)"}]|from_entries as $new
+else "\"\(gsub("(?<c>[\\\\\"$`])";"\\\(.c)"))\"" end;
+[$ARGS.positional[]|select($s[.]!=null)|{key:.,value:"\(.)=\($s[.]|q)"}]|from_entries as $new
 |($old|rtrimstr("\n")|split("\n")) as $lines
-|($lines|map(sub("=.*"; ""))) as $known
-|($lines[]|. as $l|$new[sub("=.*"; "")] // $l), ($new|del(.[$known[]])[])' --args "$@" <<<"$SECRET" >"$file.new" || return
+|def k: sub("=.*";"");($lines|map(k)) as $known
+|($lines[]|$new[k]//.),($new|del(.[$known[]])[])' --args "$@" <<<"$SECRET" >"$file.new" || return
   if cmp -s "$file.new" "$file"; then
     rm "$file.new"
   else

@@ -48,7 +48,7 @@ find_interface() {
 route_interface() {
   local via primary subnet
   read -r _ _ via _ primary _ < <(ip -4 route show default | grep -v " dev $DEV ")
-  subnet=$(ip -4 route show dev "$primary" scope link | awk '$1 ~ "/" { print $1; exit }')
+  subnet=$(ip -4 route show dev "$primary" scope link | awk '$1~"/"{print $1;exit}')
   ip link set "$DEV" up
   ip addr replace "$FIXED_IP/32" dev "$DEV"
   ip route replace "$subnet" dev "$DEV" table 1777
@@ -76,7 +76,7 @@ attach_volume() {
 
 attach_data_volume() {
   local size
-  retry 240 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is the instance a Nitro type?"
+  retry 240 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
   size=$(blockdev --getsize64 "$DEVICE")
   ((size >= DISK_SIZE << 30)) || die "volume $VOLUME_ID has $((size >> 30)) GiB; DiskSize asks for $DISK_SIZE"
 }

@@ -59,7 +59,7 @@ boot() {
 carriers() {
   local all
   all=$(docker ps --no-trunc --format '{{.ID}} {{.Names}} {{.Label "openvidu-agent"}}') &&
-    awk '$2 ~ /^(openvidu|ingress|egress)$/ || $3 == "true" { print $1 }' <<<"$all"
+    awk '$2~/^(openvidu|ingress|egress)$/||$3=="true"{print $1}' <<<"$all"
 }
 
 # live: does anything that may carry a call still run? When Docker does not answer, a container's shim process tells.
