@@ -212,7 +212,7 @@ func newParameters(stack awscdk.Stack) parameters {
 		},
 		&awscdk.CfnRuleAssertion{
 			Assert:            awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(made.text("TurnDomainName"), made.text("DomainName"))),
-			AssertDescription: jsii.String("TurnDomainName must differ from DomainName: each has a load balancer of its own."),
+			AssertDescription: jsii.String("TurnDomainName must differ from DomainName."),
 		})
 	return made
 }

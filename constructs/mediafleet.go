@@ -127,6 +127,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		// Written out for what it does: a stack update leaves the live number of Media Nodes alone.
 		IgnoreUnmodifiedSizeProperties: jsii.Bool(true),
 	})
+	f.fleet.Node().AddDependency(shared.Filled())
 	resource := f.fleet.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
 	resource.SetDesiredCapacity(numberText(initial))
 	// Inside the group, not a resource of its own: so no Media Node ever lives without it.

@@ -148,7 +148,7 @@ func script(scope constructs.Construct, name, text string) *string {
 	stack := awscdk.Stack_Of(scope)
 	mapping, ok := stack.Node().TryFindChild(jsii.String(id)).(awscdk.CfnMapping)
 	if !ok {
-		mapping = awscdk.NewCfnMapping(stack, jsii.String(id), nil)
+		mapping = awscdk.NewCfnMapping(stack, jsii.String(id), &awscdk.CfnMappingProps{Lazy: jsii.Bool(false)})
 	}
 	mapping.SetValue(jsii.String("Script"), &name, text)
 	return mapping.FindInMap(jsii.String("Script"), &name, nil)

@@ -77,7 +77,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 func (p *preflight) MasterSubnets() *awsec2.SubnetSelection {
 	var subnets []awsec2.ISubnet
 	for i := range MasterNodes {
-		subnets = append(subnets, awsec2.Subnet_FromSubnetAttributes(p, jsii.String(fmt.Sprint("Slot", i+1)), &awsec2.SubnetAttributes{
+		subnets = append(subnets, p.subnet(fmt.Sprint("Slot", i+1), &awsec2.SubnetAttributes{
 			SubnetId:         p.slots.GetAttString(jsii.String(fmt.Sprint("Subnet", i+1))),
 			AvailabilityZone: p.slots.GetAttString(jsii.String(fmt.Sprint("Zone", i+1))),
 		}))
@@ -108,8 +108,15 @@ func (p *preflight) list(attribute string) *[]*string {
 
 // selection of a list whose length only CloudFormation knows: its one element is a token that stands for the whole.
 func (p *preflight) selection(id string, list *[]*string) *awsec2.SubnetSelection {
-	subnet := awsec2.Subnet_FromSubnetId(p, &id, (*list)[0])
+	subnet := p.subnet(id, &awsec2.SubnetAttributes{SubnetId: (*list)[0]})
 	return &awsec2.SubnetSelection{Subnets: &[]awsec2.ISubnet{subnet}}
+}
+
+// subnet is known by its id; nothing here asks for its route table, of which the CDK would warn.
+func (p *preflight) subnet(id string, attributes *awsec2.SubnetAttributes) awsec2.ISubnet {
+	subnet := awsec2.Subnet_FromSubnetAttributes(p, &id, attributes)
+	awscdk.Annotations_Of(subnet).AcknowledgeWarning(jsii.String("@aws-cdk/aws-ec2:noSubnetRouteTableId"), nil)
+	return subnet
 }
 
 func (p *preflight) ToString() *string { return p.Node().Path() }

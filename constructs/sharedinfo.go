@@ -27,6 +27,8 @@ type SharedInfo interface {
 	Secret() awssecretsmanager.ISecret
 	// Revision changes when a setting changes. What refers to it comes after the secret is filled.
 	Revision() *string
+	// Filled is the resource that fills the secret: what reads the secret at creation depends on it.
+	Filled() constructs.IDependable
 	// LogGroup takes the last log lines of a node that failed, and of drains.
 	LogGroup() awslogs.ILogGroup
 }
@@ -73,5 +75,6 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 
 func (s *sharedInfo) Secret() awssecretsmanager.ISecret { return s.secret }
 func (s *sharedInfo) Revision() *string                 { return s.filled.GetAttString(jsii.String("Revision")) }
+func (s *sharedInfo) Filled() constructs.IDependable    { return s.filled }
 func (s *sharedInfo) LogGroup() awslogs.ILogGroup       { return s.logGroup }
 func (s *sharedInfo) ToString() *string                 { return s.Node().Path() }

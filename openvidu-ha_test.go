@@ -1,0 +1,1025 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/aws/jsii-runtime-go"
+	"mvdan.cc/sh/v3/syntax"
+)
+
+var (
+	update      = flag.Bool("update", false, "write the golden template anew (and fail, so that nobody forgets to look)")
+	userDataDir = flag.String("user-data", "", "write each node's resolved user data into this folder")
+
+	synthesized template
+	size        int // of the file, in bytes
+)
+
+// TestMain synthesizes once: every synthesis of the whole app costs a second.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "openvidu-ha")
+	if err == nil {
+		app := newApp(dir)
+		newStack(app, "OpenViduHA")
+		app.Synth(nil)
+		var content []byte
+		if content, err = os.ReadFile(filepath.Join(dir, "OpenViduHA.template.json")); err == nil {
+			size = len(content)
+			err = json.Unmarshal(content, &synthesized)
+		}
+	}
+	code := 1
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	jsii.Close()
+	os.Exit(code)
+}
+
+// form is the contract with whoever fills the form.
+var form = []struct {
+	section    string
+	parameters []string
+}{
+	{"Domain and Load Balancer configuration", []string{"DomainName", "OpenViduCertificateARN"}},
+	{"OpenVidu HA configuration", []string{"OpenViduLicense", "RTCEngine", "OpenViduVersion"}},
+	{"EC2 Instance configuration", []string{"MasterNodeInstanceType", "MediaNodeInstanceType", "KeyName", "SshAccessCidr", "AmiId"}},
+	{"Media Nodes Autoscaling Group configuration", []string{"InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "ScaleTargetCPU"}},
+	{"VPC configuration", []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"}},
+	{"(Optional) TURN server configuration with TLS", []string{"TurnDomainName", "TurnCertificateARN"}},
+	{"Volumes configuration", []string{"RetainVolumes", "DiskSize"}},
+}
+
+func TestFormHasTheSectionsAndLabels(t *testing.T) {
+	var want []any
+	labels := at(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterLabels")
+	count := 0
+	for _, section := range form {
+		var names []any
+		for _, name := range section.parameters {
+			names = append(names, name)
+			count++
+			if label, _ := at(labels, name, "default").(string); label == "" {
+				t.Errorf("%s has no label", name)
+			}
+		}
+		want = append(want, map[string]any{"Label": map[string]any{"default": section.section}, "Parameters": names})
+	}
+	got := at(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterGroups")
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("sections are\n%v\nwant\n%v", got, want)
+	}
+	if got := len(synthesized.section("Parameters")); got != count {
+		t.Errorf("%d parameters, %d of them in sections", got, count)
+	}
+}
+
+func TestParametersHaveTypesAndDefaults(t *testing.T) {
+	const required = "(required)"
+	for name, want := range map[string][2]any{
+		"DomainName":                {"String", required},
+		"OpenViduCertificateARN":    {"String", required},
+		"OpenViduLicense":           {"String", required},
+		"RTCEngine":                 {"String", "pion"},
+		"OpenViduVersion":           {"String", "3.9.0"},
+		"MasterNodeInstanceType":    {"String", "c6a.xlarge"},
+		"MediaNodeInstanceType":     {"String", "c6a.xlarge"},
+		"KeyName":                   {"AWS::EC2::KeyPair::KeyName", required},
+		"SshAccessCidr":             {"String", ""},
+		"AmiId":                     {"AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>", "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"},
+		"InitialNumberOfMediaNodes": {"Number", 2.0},
+		"MinNumberOfMediaNodes":     {"Number", 2.0},
+		"MaxNumberOfMediaNodes":     {"Number", 5.0},
+		"ScaleTargetCPU":            {"Number", 50.0},
+		"OpenViduVPC":               {"AWS::EC2::VPC::Id", required},
+		"OpenViduMasterNodeSubnets": {"List<AWS::EC2::Subnet::Id>", required},
+		"OpenViduMediaNodeSubnets":  {"List<AWS::EC2::Subnet::Id>", required},
+		"TurnDomainName":            {"String", ""},
+		"TurnCertificateARN":        {"String", ""},
+		"RetainVolumes":             {"String", "true"},
+		"DiskSize":                  {"Number", 100.0},
+	} {
+		parameter, _ := synthesized.section("Parameters")[name].(map[string]any)
+		value, ok := parameter["Default"]
+		if !ok {
+			value = required
+		}
+		if got := [2]any{parameter["Type"], value}; got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+		for _, text := range []string{"Description", "ConstraintDescription"} {
+			if written, _ := parameter[text].(string); !strings.HasSuffix(written, ".") {
+				t.Errorf("%s: %s is %q, not a sentence", name, text, written)
+			}
+		}
+		if (parameter["NoEcho"] == true) != (name == "OpenViduLicense") {
+			t.Errorf("%s: NoEcho is %v", name, parameter["NoEcho"])
+		}
+	}
+}
+
+func TestParametersTakeGoodAndRefuseBadValues(t *testing.T) {
+	arn := "arn:aws:acm:eu-west-1:123456789012:certificate/0f1e2d3c-1111-2222-3333-444455556666"
+	for _, c := range []struct {
+		name      string
+		good, bad []string
+	}{
+		{"DomainName", []string{"openvidu.example.com", "a.io", "x-1.y-2.example.co.uk"}, []string{"", "localhost", "https://a.io", "a..io", "-a.io", "a.io/", "a b.io", "*.a.io", "10.0.0.1"}},
+		{"TurnDomainName", []string{"", "turn.example.com"}, []string{"localhost", "turn.example.com,"}},
+		{"OpenViduCertificateARN", []string{arn, strings.Replace(arn, "aws", "aws-cn", 1), strings.Replace(arn, "aws", "aws-us-gov", 1)}, []string{"", "arn:aws:iam::123456789012:server-certificate/x", arn + " "}},
+		{"TurnCertificateARN", []string{"", arn}, []string{"x", arn + "," + arn}},
+		{"OpenViduLicense", []string{"abc-DEF-123"}, []string{"", " ", "a b"}},
+		{"RTCEngine", []string{"pion", "mediasoup"}, []string{"", "Pion", "kurento"}},
+		{"OpenViduVersion", []string{"3.9.0", "3.10.12"}, []string{"", "latest", "3.9", "v3.9.0", "3.9.0-beta1"}},
+		{"MasterNodeInstanceType", []string{"c6a.xlarge", "m7gd.metal-48xl", "u-6tb1.112xlarge", "g4dn.xlarge"}, []string{"", "c6a", "C6A.xlarge", "c6a.xlarge; rm"}},
+		{"MediaNodeInstanceType", []string{"c7gn.16xlarge"}, []string{"large"}},
+		{"SshAccessCidr", []string{"", "203.0.113.7/32", "0.0.0.0/0"}, []string{"203.0.113.7", "300.0.0.1/8", "10.0.0.0/33", "any"}},
+		{"RetainVolumes", []string{"true", "false"}, []string{"", "yes", "True"}},
+		{"InitialNumberOfMediaNodes", []string{"1", "2", "40"}, []string{"0", "-1"}},
+		{"MinNumberOfMediaNodes", []string{"0", "2"}, []string{"-1"}},
+		{"MaxNumberOfMediaNodes", []string{"1", "100"}, []string{"0"}},
+		{"ScaleTargetCPU", []string{"1", "50", "100"}, []string{"0", "101"}},
+		{"DiskSize", []string{"50", "100", "16384"}, []string{"49", "0", "65537"}},
+	} {
+		parameter := synthesized.section("Parameters")[c.name].(map[string]any)
+		accepts := func(value string) bool {
+			if allowed, ok := parameter["AllowedValues"].([]any); ok && !slices.Contains(allowed, any(value)) {
+				return false
+			}
+			if pattern, ok := parameter["AllowedPattern"].(string); ok && !regexp.MustCompile("^(?:"+pattern+")$").MatchString(value) {
+				return false
+			}
+			var number float64
+			fmt.Sscan(value, &number)
+			if low, ok := parameter["MinValue"].(float64); ok && number < low {
+				return false
+			}
+			high, ok := parameter["MaxValue"].(float64)
+			return !ok || number <= high
+		}
+		for _, value := range c.good {
+			if !accepts(value) {
+				t.Errorf("%s refuses %q", c.name, value)
+			}
+		}
+		for _, value := range c.bad {
+			if accepts(value) {
+				t.Errorf("%s takes %q", c.name, value)
+			}
+		}
+	}
+}
+
+func TestRulesRefuseWhatPatternsCannot(t *testing.T) {
+	rule := func(name string, i int) any {
+		return synthesized.section("Rules")[name].(map[string]any)["Assertions"].([]any)[i].(map[string]any)["Assert"]
+	}
+	for i, subnets := range []string{"OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"} {
+		want := map[string]any{"Fn::EachMemberEquals": []any{
+			map[string]any{"Fn::ValueOf": []any{subnets, "VpcId"}}, map[string]any{"Ref": "OpenViduVPC"}}}
+		if got := rule("SubnetsInVpc", i); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v", subnets, got)
+		}
+	}
+	for _, c := range []struct {
+		domain, certificate string
+		want                [2]bool
+	}{
+		{"", "", [2]bool{true, true}},
+		{"turn.example.com", "arn", [2]bool{true, true}},
+		{"turn.example.com", "", [2]bool{false, true}},
+		{"", "arn", [2]bool{false, true}},
+		{"openvidu.example.com", "arn", [2]bool{true, false}},
+	} {
+		d := deploy(t, synthesized, with(map[string]any{"TurnDomainName": c.domain, "TurnCertificateARN": c.certificate}), nil)
+		got := [2]bool{d.resolve(rule("TurnComplete", 0)).(bool), d.resolve(rule("TurnComplete", 1)).(bool)}
+		if got != c.want {
+			t.Errorf("domain %q, certificate %q: %v, want %v", c.domain, c.certificate, got, c.want)
+		}
+	}
+}
+
+// with gives realistic parameters, some of them others.
+func with(others map[string]any) map[string]any {
+	parameters := map[string]any{
+		"DomainName": "openvidu.example.com", "OpenViduCertificateARN": "arn:main", "OpenViduLicense": "the-licence",
+		"KeyName": "key", "AmiId": "ami-1", "OpenViduVPC": "vpc-1",
+		"OpenViduMasterNodeSubnets": []any{"subnet-a", "subnet-b"}, "OpenViduMediaNodeSubnets": []any{"subnet-a", "subnet-c"},
+	}
+	maps.Copy(parameters, others)
+	return parameters
+}
+
+var withTurn = map[string]any{"TurnDomainName": "turn.example.com", "TurnCertificateARN": "arn:turn"}
+
+// portTable is OpenVidu's, as its documentation has it. Peers: any4 and any6 are everybody, over IPv4 and IPv6.
+const portTable = `
+MainSG    any4      tcp 443
+MainSG    any4      tcp 1935
+TurnSG    any4      tcp 443
+MasterSG  MainSG    tcp 7880
+MasterSG  MasterSG  tcp 7000-7001
+MasterSG  MasterSG  tcp 9100-9101
+MasterSG  MasterSG  tcp 20000
+MasterSG  MasterSG  tcp 9095-9096
+MasterSG  MasterSG  tcp 7946-7947
+MasterSG  MasterSG  tcp 5000
+MasterSG  MasterSG  tcp 3000
+MasterSG  MasterSG  tcp 4443
+MasterSG  MasterSG  tcp 9080
+MasterSG  MasterSG  tcp 6080
+MasterSG  MediaSG   tcp 7880
+MasterSG  MediaSG   tcp 7000-7001
+MasterSG  MediaSG   tcp 9100
+MasterSG  MediaSG   tcp 20000
+MasterSG  MediaSG   tcp 9009
+MasterSG  MediaSG   tcp 3100
+MasterSG  MediaSG   tcp 4443
+MasterSG  MediaSG   tcp 9080
+MasterSG  MediaSG   tcp 6080
+MediaSG   any4      tcp 7881
+MediaSG   any6      tcp 7881
+MediaSG   any4      tcp 50000-60000
+MediaSG   any6      tcp 50000-60000
+MediaSG   any4      udp 443
+MediaSG   any6      udp 443
+MediaSG   any4      udp 7885
+MediaSG   any6      udp 7885
+MediaSG   any4      udp 50000-60000
+MediaSG   any6      udp 50000-60000
+MediaSG   MasterSG  tcp 7880
+MediaSG   MasterSG  tcp 8080
+MediaSG   MasterSG  tcp 5349
+MediaSG   MainSG    tcp 1945
+MediaSG   MainSG    tcp 9092
+MediaSG   TurnSG    tcp 5349
+MediaSG   TurnSG    tcp 7880
+`
+
+// rules gives who may connect to whom (inbound) or who may reach whom (outbound), one line each, as portTable has them.
+func rules(d *deployment, inbound bool) []string {
+	inline, resource, peers := "SecurityGroupIngress", "AWS::EC2::SecurityGroupIngress", []string{"SourceSecurityGroupId"}
+	if !inbound {
+		inline, resource, peers = "SecurityGroupEgress", "AWS::EC2::SecurityGroupEgress", []string{"DestinationSecurityGroupId"}
+	}
+	var lines []string
+	add := func(group string, rule map[string]any) {
+		peer := fmt.Sprint(rule[peers[0]])
+		if cidr, ok := rule["CidrIp"]; ok {
+			peer = fmt.Sprint(cidr)
+		} else if cidr, ok := rule["CidrIpv6"]; ok {
+			peer = fmt.Sprint(cidr)
+		}
+		peer = strings.TrimSuffix(strings.NewReplacer("0.0.0.0/0", "any4", "::/0", "any6").Replace(peer), ".")
+		ports := fmt.Sprint(rule["FromPort"])
+		if rule["FromPort"] != rule["ToPort"] {
+			ports += "-" + fmt.Sprint(rule["ToPort"])
+		}
+		lines = append(lines, strings.Join([]string{group, peer, fmt.Sprint(rule["IpProtocol"]), ports}, " "))
+	}
+	for id, group := range d.ofType("AWS::EC2::SecurityGroup") {
+		for _, rule := range asList(group[inline]) {
+			add(id, rule.(map[string]any))
+		}
+	}
+	for _, rule := range d.ofType(resource) {
+		add(strings.TrimSuffix(strings.TrimSuffix(fmt.Sprint(rule["GroupId"]), ".GroupId"), "."), rule)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func table(text string, leaveOut string) []string {
+	var lines []string
+	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		if line = strings.Join(strings.Fields(line), " "); leaveOut == "" || !strings.Contains(line, leaveOut) {
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func equalLines(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	for _, line := range got {
+		if !slices.Contains(want, line) {
+			t.Errorf("%s: %q is open, and should not be", what, line)
+		}
+	}
+	for _, line := range want {
+		if !slices.Contains(got, line) {
+			t.Errorf("%s: %q is not open, and should be", what, line)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s: %d rules, want %d", what, len(got), len(want))
+	}
+}
+
+func TestSecurityGroupsAreThePortTable(t *testing.T) {
+	equalLines(t, "with TURN", rules(deploy(t, synthesized, with(withTurn), nil), true), table(portTable, ""))
+	equalLines(t, "without TURN", rules(deploy(t, synthesized, with(nil), nil), true), table(portTable, "TurnSG"))
+	ssh := "MasterSG 203.0.113.7/32 tcp 22\nMediaSG 203.0.113.7/32 tcp 22\n"
+	equalLines(t, "with SSH", rules(deploy(t, synthesized, with(map[string]any{"SshAccessCidr": "203.0.113.7/32"}), nil), true),
+		table(portTable+ssh, "TurnSG"))
+}
+
+func TestLoadBalancersReachOnlyTheirTargets(t *testing.T) {
+	out := `
+MainSG MasterSG tcp 7880
+MainSG MediaSG  tcp 1945
+MainSG MediaSG  tcp 9092
+TurnSG MediaSG  tcp 5349
+TurnSG MediaSG  tcp 7880
+MasterSG any4 -1 <nil>
+MasterSG any6 -1 <nil>
+MediaSG  any4 -1 <nil>
+MediaSG  any6 -1 <nil>
+`
+	equalLines(t, "outbound", rules(deploy(t, synthesized, with(withTurn), nil), false), table(out, ""))
+}
+
+func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
+	d := deploy(t, synthesized, with(withTurn), nil)
+	var got []string
+	groups := d.ofType("AWS::ElasticLoadBalancingV2::TargetGroup")
+	for _, listener := range d.ofType("AWS::ElasticLoadBalancingV2::Listener") {
+		id := strings.TrimSuffix(listener["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(string), ".")
+		group := groups[id]
+		got = append(got, fmt.Sprint(listener["LoadBalancerArn"], " ", listener["Protocol"], " ", listener["Port"], " -> ", id, " ", group["Protocol"], " ", group["Port"],
+			", health ", group["HealthCheckProtocol"], " ", group["HealthCheckPort"], group["HealthCheckPath"], ", ",
+			listener["Certificates"].([]any)[0].(map[string]any)["CertificateArn"], ", ", listener["SslPolicy"]))
+	}
+	slices.Sort(got)
+	policy := ", ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09"
+	want := []string{
+		"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
+		"MainLoadBalancer. TLS 443 -> MainMasters TCP 7880, health HTTP 7880/health/caddy, arn:main" + policy,
+		"TurnLoadBalancer. TLS 443 -> TurnTurn TCP 5349, health HTTP 7880/, arn:turn" + policy,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("listeners are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	attributes := fmt.Sprint(groups["TurnTurn"]["TargetGroupAttributes"])
+	for _, want := range []string{"unhealthy.connection_termination.enabled Value:false", "deregistration_delay.timeout_seconds Value:3600"} {
+		if !strings.Contains(attributes, want) {
+			t.Errorf("the TURN target group cuts relayed calls: %s is not in %s", want, attributes)
+		}
+	}
+	for id, balancer := range d.ofType("AWS::ElasticLoadBalancingV2::LoadBalancer") {
+		if !strings.Contains(fmt.Sprint(balancer["LoadBalancerAttributes"]), "cross_zone.enabled Value:true") || balancer["Scheme"] != "internet-facing" {
+			t.Errorf("%s: %v", id, balancer)
+		}
+	}
+	china := deploy(t, synthesized, with(map[string]any{"AWS::Partition": "aws-cn"}), nil)
+	for id, listener := range china.ofType("AWS::ElasticLoadBalancingV2::Listener") {
+		if listener["SslPolicy"] != "ELBSecurityPolicy-TLS13-1-2-2021-06" {
+			t.Errorf("%s in China: %v", id, listener["SslPolicy"])
+		}
+	}
+}
+
+// Every reference must resolve in every combination: deploy reports those that do not.
+func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
+	for _, turn := range []bool{false, true} {
+		for _, retain := range []string{"true", "false"} {
+			for _, ssh := range []string{"", "10.0.0.0/8"} {
+				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s", turn, retain, ssh), func(t *testing.T) {
+					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh}
+					if turn {
+						maps.Copy(parameters, withTurn)
+					}
+					d := deploy(t, synthesized, with(parameters), nil)
+					count := map[string]int{}
+					for _, resource := range d.resources {
+						count[at(resource, "Type").(string)]++
+						d.resolve(at(resource, "Properties"))
+					}
+					balancers := 1
+					if turn {
+						balancers = 2
+					}
+					if got := count["AWS::ElasticLoadBalancingV2::LoadBalancer"]; got != balancers {
+						t.Errorf("%d load balancers, want %d", got, balancers)
+					}
+					groups := asList(d.ofType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
+					if len(groups) != balancers {
+						t.Errorf("the fleet is in target groups %v", groups)
+					}
+					want := map[string]string{"true": "RetainExceptOnCreate", "false": "Delete"}[retain]
+					var volumes []string
+					for id, resource := range d.resources {
+						if at(resource, "Type") == "AWS::EC2::Volume" {
+							volumes = append(volumes, id)
+							if at(resource, "DeletionPolicy") != want || at(resource, "UpdateReplacePolicy") != "Retain" {
+								t.Errorf("%s: %v", id, resource)
+							}
+						}
+					}
+					if len(volumes) != 4 {
+						t.Errorf("volumes: %v", volumes)
+					}
+					for name, output := range synthesized.section("Outputs") {
+						exists := d.holds(at(output, "Condition"))
+						if exists {
+							d.resolve(at(output, "Value"))
+						}
+						if exists != (name != "TurnLoadBalancerDNS" || turn) {
+							t.Errorf("output %s: %v", name, exists)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestOutputsLinkToTheConsoleOfThePartition(t *testing.T) {
+	for partition, domain := range map[string]string{
+		"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com",
+		"aws-eusc": "console.amazonaws-eusc.eu",
+	} {
+		d := deploy(t, synthesized, with(map[string]any{"AWS::Partition": partition}), nil)
+		got := d.resolve(at(synthesized.section("Outputs"), "ServicesAndCredentials", "Value"))
+		if want := "https://" + domain + "/secretsmanager/secret?region=eu-west-1&name=OpenViduSharedInfo."; got != want {
+			t.Errorf("%s: %v, want %s", partition, got, want)
+		}
+	}
+	if got := slices.Sorted(maps.Keys(synthesized.section("Outputs"))); !slices.Equal(got, []string{"LoadBalancerDNS", "ServicesAndCredentials", "TurnLoadBalancerDNS"}) {
+		t.Errorf("outputs: %v", got)
+	}
+}
+
+func TestVolumesAreEncryptedAndInTheirSlotsZone(t *testing.T) {
+	d := deploy(t, synthesized, with(map[string]any{"DiskSize": 200.0}), nil)
+	for i := 1; i <= 4; i++ {
+		got := d.ofType("AWS::EC2::Volume")[fmt.Sprint("VolumesRetained", i)]
+		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3"}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("volume %d: %v", i, got)
+		}
+	}
+	for id, launch := range d.ofType("AWS::EC2::LaunchTemplate") {
+		mappings := at(launch, "LaunchTemplateData", "BlockDeviceMappings").([]any)
+		want := map[string]any{"DeviceName": "PreflightChecks.RootDeviceName", "Ebs": map[string]any{
+			"DeleteOnTermination": true, "Encrypted": true, "VolumeSize": 50.0, "VolumeType": "gp3"}}
+		if len(mappings) != 1 || !reflect.DeepEqual(mappings[0], want) {
+			t.Errorf("%s: %v", id, mappings)
+		}
+	}
+}
+
+func TestNodesTakeOnlyImdsV2AndHaveNoNetworkInterfacesOfTheirOwn(t *testing.T) {
+	d := deploy(t, synthesized, with(nil), nil)
+	launches := d.ofType("AWS::EC2::LaunchTemplate")
+	if len(launches) != 2 {
+		t.Errorf("launch templates: %v", slices.Sorted(maps.Keys(launches)))
+	}
+	for id, launch := range launches {
+		data := launch["LaunchTemplateData"].(map[string]any)
+		want := map[string]any{"HttpTokens": "required", "HttpPutResponseHopLimit": 1.0, "InstanceMetadataTags": "enabled"}
+		if !reflect.DeepEqual(data["MetadataOptions"], want) {
+			t.Errorf("%s: %v", id, data["MetadataOptions"])
+		}
+		// With one of its own, the subnet's setting for public addresses would not count.
+		if data["NetworkInterfaces"] != nil || data["KeyName"] != "key" || data["ImageId"] != "ami-1" {
+			t.Errorf("%s: %v", id, data)
+		}
+	}
+}
+
+func TestLicenseReachesNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
+	for _, section := range slices.Sorted(maps.Keys(synthesized)) {
+		if section == "Resources" || section == "Parameters" || section == "Metadata" {
+			continue
+		}
+		found := map[string]bool{}
+		references(synthesized[section], found)
+		if found["OpenViduLicense"] {
+			t.Errorf("the license is in %s", section)
+		}
+	}
+	for id, resource := range synthesized.section("Resources") {
+		found := map[string]bool{}
+		references(resource, found)
+		if found["OpenViduLicense"] != (id == "MasterInfoFill") {
+			t.Errorf("%s refers to the license: %v", id, found["OpenViduLicense"])
+		}
+		if at(resource, "Metadata") != nil {
+			t.Errorf("%s has metadata", id)
+		}
+	}
+	if secret := synthesized.section("Resources")["OpenViduSharedInfo"]; at(secret, "Properties", "SecretString") != nil || at(secret, "Properties", "GenerateSecretString") != nil {
+		t.Errorf("the secret has a value in the template, which a later change would write over it: %v", secret)
+	}
+}
+
+func TestNothingHasAFixedNameOrPartition(t *testing.T) {
+	named := regexp.MustCompile(`^(Name|[A-Z][A-Za-z]*Name)$`)
+	// Names that are no physical names of resources: of devices, hooks inside a group, statements inside a role, metrics,
+	// keys and images.
+	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName"}
+	var walk func(path string, value any)
+	walk = func(path string, value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			for key, element := range v {
+				if named.MatchString(key) && !slices.Contains(allowed, key) {
+					t.Errorf("%s/%s is %v", path, key, element)
+				}
+				walk(path+"/"+key, element)
+			}
+		case []any:
+			for _, element := range v {
+				walk(path, element)
+			}
+		case string:
+			if strings.Contains(v, "arn:aws") {
+				t.Errorf("%s names a partition: %s", path, v)
+			}
+		}
+	}
+	for id, resource := range synthesized.section("Resources") {
+		walk(id, at(resource, "Properties"))
+		if name := at(resource, "Properties", "AutoScalingGroupName"); name != nil && at(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
+			t.Errorf("%s is named %v", id, name)
+		}
+	}
+	walk("Outputs", synthesized["Outputs"])
+	walk("Mappings", synthesized["Mappings"])
+}
+
+func TestRolesAllowTheLeast(t *testing.T) {
+	d := deploy(t, synthesized, with(nil), nil)
+	var got []string
+	for id, role := range d.ofType("AWS::IAM::Role") {
+		for _, policy := range asList(role["Policies"]) {
+			for _, s := range at(policy, "PolicyDocument", "Statement").([]any) {
+				statement := s.(map[string]any)
+				for _, action := range asList(statement["Action"]) {
+					for _, resource := range asList(statement["Resource"]) {
+						condition := ""
+						if statement["Condition"] != nil {
+							condition = fmt.Sprint(" if ", statement["Condition"])
+						}
+						got = append(got, fmt.Sprint(id, " ", action, " ", resource, condition))
+					}
+				}
+			}
+		}
+		for _, policy := range asList(role["ManagedPolicyArns"]) {
+			got = append(got, fmt.Sprint(id, " ", policy))
+		}
+	}
+	if policies := d.ofType("AWS::IAM::Policy"); len(policies) > 0 {
+		t.Errorf("policies outside of roles, which a node may not have yet when it boots: %v", policies)
+	}
+	stack := d.values["AWS::StackId"].(string)
+	cluster := " if map[StringEquals:map[aws:ResourceTag/OpenViduCluster:" + stack + "/Master]]"
+	ec2 := "arn:aws:ec2:eu-west-1:123456789012:"
+	want := []string{
+		"PreflightFunctionRole ec2:DescribeImages *",
+		"PreflightFunctionRole ec2:DescribeSubnets *",
+		"PreflightFunctionRole cloudformation:DescribeStacks " + stack,
+		"PreflightFunctionRole logs:CreateLogStream PreflightFunctionLogs.Arn",
+		"PreflightFunctionRole logs:PutLogEvents PreflightFunctionLogs.Arn",
+		"MasterInfoCredentialsRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
+		"MasterInfoCredentialsRole secretsmanager:PutSecretValue OpenViduSharedInfo.",
+		"MasterInfoCredentialsRole cloudformation:DescribeStacks " + stack,
+		"MasterInfoCredentialsRole logs:CreateLogStream MasterInfoCredentialsLogs.Arn",
+		"MasterInfoCredentialsRole logs:PutLogEvents MasterInfoCredentialsLogs.Arn",
+		"MasterRole arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
+		"MasterRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
+		"MasterRole logs:CreateLogStream MasterInfoLogs.Arn",
+		"MasterRole logs:PutLogEvents MasterInfoLogs.Arn",
+		"MasterRole ec2:AttachNetworkInterface " + ec2 + "instance/*" + cluster,
+		"MasterRole ec2:AttachVolume " + ec2 + "instance/*" + cluster,
+		"MasterRole ec2:DescribeNetworkInterfaces *",
+		"MasterRole cloudformation:SignalResource " + stack,
+		"MediaRole arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
+		"MediaRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
+		"MediaRole logs:CreateLogStream MasterInfoLogs.Arn",
+		"MediaRole logs:PutLogEvents MasterInfoLogs.Arn",
+		"MediaRole autoscaling:CompleteLifecycleAction *" + cluster,
+		"MediaRole autoscaling:RecordLifecycleActionHeartbeat *" + cluster,
+		"MediaRole autoscaling:SetInstanceHealth *" + cluster,
+	}
+	for i := 1; i <= 4; i++ {
+		want = append(want,
+			fmt.Sprintf("MasterRole ec2:AttachNetworkInterface %snetwork-interface/MasterENI%d.", ec2, i),
+			fmt.Sprintf("MasterRole ec2:AttachVolume %svolume/VolumesRetained%d.", ec2, i))
+	}
+	equalLines(t, "roles", got, want)
+}
+
+func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
+	d := deploy(t, synthesized, with(map[string]any{"InitialNumberOfMediaNodes": 3.0}), nil)
+	groups := d.ofType("AWS::AutoScaling::AutoScalingGroup")
+	if len(groups) != 5 {
+		t.Fatalf("groups: %v", slices.Sorted(maps.Keys(groups)))
+	}
+	cluster := map[string]any{"Key": "OpenViduCluster", "PropagateAtLaunch": true, "Value": d.values["AWS::StackId"].(string) + "/Master"}
+	for i := 1; i <= 4; i++ {
+		id := fmt.Sprint("OpenViduMasterNodeASG", i)
+		group := groups[id]
+		sizes := []any{group["MinSize"], group["MaxSize"], group["DesiredCapacity"]}
+		if !reflect.DeepEqual(sizes, []any{"1", "1", "1"}) {
+			t.Errorf("%s: sizes %v", id, sizes)
+		}
+		if !reflect.DeepEqual(group["InstanceMaintenancePolicy"], map[string]any{"MinHealthyPercentage": 0.0, "MaxHealthyPercentage": 100.0}) {
+			t.Errorf("%s does not terminate before it launches: %v", id, group["InstanceMaintenancePolicy"])
+		}
+		subnet := []any{fmt.Sprint("PreflightSlots.Subnet", i)}
+		if !reflect.DeepEqual(group["VPCZoneIdentifier"], subnet) {
+			t.Errorf("%s is in %v", id, group["VPCZoneIdentifier"])
+		}
+		if got := d.ofType("AWS::EC2::NetworkInterface")[fmt.Sprint("MasterENI", i)]; got["SubnetId"] != subnet[0] || !reflect.DeepEqual(got["GroupSet"], []any{"MasterSG.GroupId"}) {
+			t.Errorf("interface %d: %v", i, got)
+		}
+		slot := map[string]any{"Key": "OpenViduMasterSlot", "PropagateAtLaunch": true, "Value": fmt.Sprint(i, " ", id)}
+		name := map[string]any{"Key": "Name", "PropagateAtLaunch": true, "Value": fmt.Sprint("openvidu Master Node ", i)}
+		if !reflect.DeepEqual(group["Tags"], []any{name, cluster, slot}) {
+			t.Errorf("%s: tags %v", id, group["Tags"])
+		}
+		if group["HealthCheckType"] != nil {
+			t.Errorf("%s is replaced when OpenVidu is down, not only when the instance is: %v", id, group["HealthCheckType"])
+		}
+	}
+	media := groups["OpenViduMediaNodeASG"]
+	if sizes := []any{media["MinSize"], media["MaxSize"], media["DesiredCapacity"]}; !reflect.DeepEqual(sizes, []any{2.0, 5.0, 3.0}) {
+		t.Errorf("fleet: sizes %v", sizes)
+	}
+	if !reflect.DeepEqual(media["VPCZoneIdentifier"], []any{"subnet-a", "subnet-c"}) {
+		t.Errorf("fleet: subnets %v", media["VPCZoneIdentifier"])
+	}
+	hook := []any{map[string]any{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"}}
+	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hook) {
+		t.Errorf("fleet: hook %v", media["LifecycleHookSpecificationList"])
+	}
+	for id, policy := range d.ofType("AWS::AutoScaling::ScalingPolicy") {
+		want := map[string]any{"PredefinedMetricSpecification": map[string]any{"PredefinedMetricType": "ASGAverageCPUUtilization"}, "TargetValue": 50.0}
+		if !reflect.DeepEqual(policy["TargetTrackingConfiguration"], want) {
+			t.Errorf("%s: %v", id, policy)
+		}
+	}
+}
+
+func TestUpdatesReplaceOneMasterAfterAnotherAndNoMediaNode(t *testing.T) {
+	rolling := map[string]any{"AutoScalingRollingUpdate": map[string]any{"MinInstancesInService": 0.0, "MaxBatchSize": 1.0,
+		"WaitOnResourceSignals": true, "PauseTime": "PT1H", "SuspendProcesses": []any{"HealthCheck", "ReplaceUnhealthy"}}}
+	resources := synthesized.section("Resources")
+	for i := 1; i <= 4; i++ {
+		id := fmt.Sprint("OpenViduMasterNodeASG", i)
+		group := resources[id]
+		if !reflect.DeepEqual(at(group, "UpdatePolicy"), rolling) {
+			t.Errorf("%s: %v", id, at(group, "UpdatePolicy"))
+		}
+		if at(group, "CreationPolicy") != nil {
+			t.Errorf("%s has a creation policy: creation would wait for a master that waits for the others", id)
+		}
+		var want []any
+		if i > 1 {
+			want = []any{fmt.Sprint("OpenViduMasterNodeASG", i-1)}
+		}
+		if got := asList(at(group, "DependsOn")); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s depends on %v, want %v", id, got, want)
+		}
+	}
+	media := resources["OpenViduMediaNodeASG"]
+	if want := map[string]any{"AutoScalingScheduledAction": map[string]any{"IgnoreUnmodifiedGroupSizeProperties": true}}; !reflect.DeepEqual(at(media, "UpdatePolicy"), want) {
+		t.Errorf("fleet: %v", at(media, "UpdatePolicy"))
+	}
+	for id, resource := range resources {
+		if at(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
+			launch := at(resource, "Properties", "LaunchTemplate", "LaunchTemplateId", "Ref")
+			want := map[string]any{"Fn::GetAtt": []any{launch, "LatestVersionNumber"}}
+			if got := at(resource, "Properties", "LaunchTemplate", "Version"); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s would not use a new version: %v", id, got)
+			}
+		}
+	}
+}
+
+func TestStackWaitsForAllMastersAndTheFirstMediaNode(t *testing.T) {
+	resources := synthesized.section("Resources")
+	for id, want := range map[string]struct {
+		count  float64
+		handle string
+		groups []string
+	}{
+		"MasterAllReady": {4, "MasterReady", []string{"OpenViduMasterNodeASG1", "OpenViduMasterNodeASG2", "OpenViduMasterNodeASG3", "OpenViduMasterNodeASG4"}},
+		"MediaAllReady":  {1, "MediaReady", []string{"OpenViduMediaNodeASG"}},
+	} {
+		// Literals only: a wait condition cannot be updated at all.
+		properties := map[string]any{"Count": want.count, "Handle": map[string]any{"Ref": want.handle}, "Timeout": "3600"}
+		if got := at(resources[id], "Properties"); !reflect.DeepEqual(got, properties) {
+			t.Errorf("%s: %v", id, got)
+		}
+		depends := map[string]bool{}
+		for _, dependency := range asList(at(resources[id], "DependsOn")) {
+			depends[dependency.(string)] = true
+		}
+		for _, group := range want.groups {
+			if !depends[group] {
+				t.Errorf("%s runs before %s", id, group)
+			}
+		}
+	}
+}
+
+func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
+	resources := synthesized.section("Resources")
+	var before func(id string, seen map[string]bool)
+	before = func(id string, seen map[string]bool) {
+		direct := map[string]bool{}
+		references(resources[id], direct)
+		for dependency := range direct {
+			if _, ok := resources[dependency]; ok && !seen[dependency] {
+				seen[dependency] = true
+				before(dependency, seen)
+			}
+		}
+	}
+	for id, resource := range resources {
+		seen := map[string]bool{}
+		before(id, seen)
+		if seen[id] {
+			t.Errorf("%s depends on itself", id)
+		}
+		switch at(resource, "Type") {
+		case "AWS::EC2::Volume", "AWS::EC2::NetworkInterface", "AWS::EC2::LaunchTemplate", "AWS::AutoScaling::AutoScalingGroup",
+			"AWS::ElasticLoadBalancingV2::LoadBalancer", "Custom::OpenViduCredentials":
+			if !seen["PreflightChecks"] {
+				t.Errorf("%s does not wait for the checks", id)
+			}
+		}
+		if strings.HasPrefix(id, "OpenVidu") && strings.Contains(id, "ASG") && !seen["MasterInfoFill"] && !strings.Contains(id, "Media") {
+			t.Errorf("%s boots before the secret is filled", id)
+		}
+	}
+}
+
+func TestMediaNodesBootAfterTheSecretIsFilled(t *testing.T) {
+	resources := synthesized.section("Resources")
+	found := map[string]bool{}
+	references(resources["OpenViduMediaNodeASG"], found)
+	references(resources["OpenViduMediaNodeLaunchTemplate"], found)
+	if !found["MasterInfoFill"] {
+		t.Error("neither the fleet nor its launch template waits for the secret's content")
+	}
+}
+
+// userData resolves both nodes' user data with the longest realistic values.
+func userData(t *testing.T) map[string]string {
+	name := "openvidu-production-frankfurt"
+	long := map[string]string{
+		"MasterReady": "https://cloudformation-waitcondition-ap-southeast-1.s3.ap-southeast-1.amazonaws.com/arn%3Aaws%3Acloudformation%3Aap-southeast-1%3A123456789012%3Astack/" + name + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/MasterReady?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261124T000000Z&X-Amz-SignedHeaders=host&X-Amz-Expires=86399&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261124%2Fap-southeast-1%2Fs3%2Faws4_request&X-Amz-Signature=" + strings.Repeat("a", 64),
+	}
+	long["MediaReady"] = strings.ReplaceAll(long["MasterReady"], "MasterReady", "MediaReady")
+	d := deploy(t, synthesized, with(map[string]any{
+		"AWS::Region": "ap-southeast-1", "AWS::StackName": name, "DiskSize": 16384.0,
+	}), func(id, attribute string) any {
+		switch slot := id[len(id)-1:]; {
+		case strings.HasPrefix(id, "MasterENI") && attribute == "PrimaryPrivateIpAddress":
+			return "10.100.1" + slot + "1.20" + slot
+		case strings.HasPrefix(id, "MasterENI"):
+			return "eni-0123456789abcdef" + slot
+		case strings.HasPrefix(id, "Volumes"):
+			return "vol-0123456789abcdef" + slot
+		case id == "OpenViduSharedInfo":
+			return "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr"
+		case id == "MasterInfoLogs":
+			return name + "-MasterInfoLogs-AbCdEfGhIjKl"
+		case attribute == "Revision":
+			return "0123456789abcdef"
+		case long[id] != "":
+			return long[id]
+		}
+		return id + "." + attribute
+	})
+	out := map[string]string{}
+	for id, launch := range d.ofType("AWS::EC2::LaunchTemplate") {
+		out[id] = at(launch, "LaunchTemplateData", "UserData").(string)
+	}
+	return out
+}
+
+func TestUserDataIsSmallAndWellFormed(t *testing.T) {
+	for id, text := range userData(t) {
+		t.Logf("%s: %d bytes", id, len(text))
+		if len(text) > 12288 {
+			t.Errorf("%s: %d bytes, more than 12,288", id, len(text))
+		}
+		if !strings.HasPrefix(text, "#!/bin/bash\n") {
+			t.Errorf("%s does not begin with a shebang: cloud-init would not run it", id)
+		}
+		if _, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), id); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(text, "the-licence") || strings.Contains(text, "${Token") {
+			t.Errorf("%s holds the license, or an unresolved token", id)
+		}
+		if *userDataDir != "" {
+			if err := os.WriteFile(filepath.Join(*userDataDir, id+".sh"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A real shell reads the header, and says what it understood.
+func TestUserDataGivesTheNodeItsValues(t *testing.T) {
+	ips := "10.100.111.201 10.100.121.202 10.100.131.203 10.100.141.204"
+	common := map[string]string{
+		"REGION": "ap-southeast-1", "STACK": "openvidu-production-frankfurt", "MASTER_IPS": ips,
+		"SECRET_ARN":    "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr",
+		"LOG_GROUP":     "openvidu-production-frankfurt-MasterInfoLogs-AbCdEfGhIjKl",
+		"INSTALLER_URL": "https://s3.eu-west-1.amazonaws.com/get.openvidu.io/pro/ha",
+	}
+	own := map[string]map[string]string{
+		"MasterLaunchTemplate": {
+			"ENI_IDS":    "eni-0123456789abcdef1 eni-0123456789abcdef2 eni-0123456789abcdef3 eni-0123456789abcdef4",
+			"VOLUME_IDS": "vol-0123456789abcdef1 vol-0123456789abcdef2 vol-0123456789abcdef3 vol-0123456789abcdef4",
+			"DISK_SIZE":  "16384", "SETTINGS_REVISION": "0123456789abcdef",
+		},
+		"OpenViduMediaNodeLaunchTemplate": {"HOOK": "drain", "SETTINGS_REVISION": ""},
+	}
+	for id, text := range userData(t) {
+		header, _, ok := strings.Cut(text, "\nset -Eeuo pipefail\n")
+		if !ok {
+			t.Fatalf("%s: no header", id)
+		}
+		want := maps.Clone(common)
+		maps.Copy(want, own[id])
+		names := slices.Sorted(maps.Keys(want))
+		program := header + "\n"
+		for _, name := range names {
+			program += fmt.Sprintf("echo \"${%s[*]-}\"\n", name)
+		}
+		// The wait condition's address has characters that mean something to a shell.
+		program += "[[ $WAIT_URL == https://*Ready\\?*Signature=aaa* ]] && echo url\n"
+		command := exec.Command("bash", "-eu")
+		command.Stdin = strings.NewReader(program)
+		output, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", id, err, output)
+		}
+		lines := strings.Split(strings.TrimRight(string(output), "\n"), "\n")
+		for i, name := range names {
+			if lines[i] != want[name] {
+				t.Errorf("%s: %s is %q, want %q", id, name, lines[i], want[name])
+			}
+		}
+		if lines[len(lines)-1] != "url" {
+			t.Errorf("%s: WAIT_URL was not understood: %s", id, output)
+		}
+	}
+}
+
+func TestTemplateFitsItsBudget(t *testing.T) {
+	t.Logf("%d bytes", size)
+	if size > 61440 {
+		t.Errorf("the template has %d bytes, more than 61,440", size)
+	}
+}
+
+func TestTemplateIsSelfContained(t *testing.T) {
+	text, _ := json.Marshal(synthesized)
+	for _, word := range []string{"cdk-bootstrap", "BootstrapVersion", "CDKMetadata", "aws:cdk:path", "AWS::LanguageExtensions"} {
+		if bytes.Contains(text, []byte(word)) {
+			t.Errorf("the template needs, or tells of, %s", word)
+		}
+	}
+}
+
+// The golden is the contract that users have with the published template: logical ids above all.
+func TestTemplateIsTheGoldenOne(t *testing.T) {
+	golden := filepath.Join("testdata", "OpenViduHA.template.json")
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(readable(synthesized)); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(golden)
+	if err == nil && bytes.Equal(out.Bytes(), want) {
+		return
+	}
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Fatalf("%s was written: look at its diff, then run the test again", golden)
+	}
+	dir := t.TempDir()
+	actual := filepath.Join(dir, "actual.json")
+	if err := os.WriteFile(actual, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Errorf("the template is not %s; if it should change, run: go test . -update\n%s", golden, difference(golden, actual))
+}
+
+// readable splits texts of many lines into lists of lines, so that the golden's diffs show the line that changed.
+func readable(value any) any {
+	switch v := value.(type) {
+	case template:
+		return readable(map[string]any(v))
+	case map[string]any:
+		out := map[string]any{}
+		for key, element := range v {
+			out[key] = readable(element)
+		}
+		return out
+	case []any:
+		out := []any{}
+		for _, element := range v {
+			out = append(out, readable(element))
+		}
+		return out
+	case string:
+		if lines := strings.SplitAfter(v, "\n"); len(lines) > 3 {
+			return lines
+		}
+	}
+	return value
+}
+
+// difference shows the first lines that differ.
+func difference(golden, actual string) string {
+	read := func(path string) []string {
+		content, _ := os.ReadFile(path)
+		return strings.Split(string(content), "\n")
+	}
+	was, is := read(golden), read(actual)
+	for i := range max(len(was), len(is)) {
+		if i >= len(was) || i >= len(is) || was[i] != is[i] {
+			tail := func(lines []string) string {
+				return strings.Join(lines[min(i, len(lines)):min(i+5, len(lines))], "\n")
+			}
+			return fmt.Sprintf("from line %d on, golden:\n%s\nnow:\n%s", i+1, tail(was), tail(is))
+		}
+	}
+	return ""
+}
+
+func TestSynthesisIsRepeatable(t *testing.T) {
+	dir := t.TempDir()
+	app := newApp(dir)
+	newStack(app, "OpenViduHA")
+	app.Synth(nil)
+	file, err := os.Open(filepath.Join(dir, "OpenViduHA.template.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	content, _ := io.ReadAll(file)
+	var again template
+	if err := json.Unmarshal(content, &again); err != nil {
+		t.Fatal(err)
+	}
+	if len(content) != size || !reflect.DeepEqual(again, synthesized) {
+		t.Error("a second synthesis gives another template")
+	}
+}
+
+func TestResourceIdsArePlainNames(t *testing.T) {
+	var hashed []string
+	for id := range synthesized.section("Resources") {
+		if regexp.MustCompile(`[0-9A-F]{8}$`).MatchString(id) {
+			hashed = append(hashed, id)
+		}
+	}
+	sort.Strings(hashed)
+	if len(hashed) > 0 {
+		t.Errorf("ids with a hash: %v", hashed)
+	}
+	for _, id := range []string{"OpenViduSharedInfo", "OpenViduMediaNodeASG", "OpenViduMediaNodeLaunchTemplate",
+		"OpenViduMasterNodeASG1", "OpenViduMasterNodeASG2", "OpenViduMasterNodeASG3", "OpenViduMasterNodeASG4"} {
+		if synthesized.section("Resources")[id] == nil {
+			t.Errorf("%s, which OpenVidu documents, is missing", id)
+		}
+	}
+}
