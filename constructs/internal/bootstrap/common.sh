@@ -179,7 +179,7 @@ fetch_installer() {
 
 # A half-finished try is removed first: on the root disk, never on a volume.
 try_installer() {
-  ! mountpoint -q "$OPENVIDU" && rm -rf --one-file-system "$OPENVIDU" && bash "$STATE/installer.sh" "$@" 2>&1 | redact
+  ! mountpoint -q "$OPENVIDU" && rm -rf --one-file-system "$OPENVIDU" && timeout 900 bash "$STATE/installer.sh" "$@" 2>&1 | redact
 }
 
 # install_openvidu master|media FLAG…: the version is the cluster's, not this template's.

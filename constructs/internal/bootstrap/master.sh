@@ -60,7 +60,7 @@ attach_fixed_ip() {
   MAC=$(cat "$STATE/mac" 2>/dev/null) || MAC=
   # After a reboot the interface is still there: no API is asked.
   if [[ -z $MAC ]] || ! find_interface; then
-    retry 120 10 attach_interface
+    retry 90 10 attach_interface
     retry 60 2 find_interface || die "interface $ENI_ID ($MAC) never appeared"
   fi
   route_interface
@@ -76,7 +76,7 @@ attach_volume() {
 
 attach_data_volume() {
   local size
-  retry 240 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
+  retry 180 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
   size=$(blockdev --getsize64 "$DEVICE")
   ((size >= DISK_SIZE << 30)) || die "volume $VOLUME_ID has $((size >> 30)) GiB; DiskSize asks for $DISK_SIZE"
 }

@@ -32,7 +32,7 @@ install_media() {
   install_openvidu media "--private-ip=$ip" "--redis-password=$password"
 }
 
-wait_for_masters() { retry 180 10 masters_answer; }
+wait_for_masters() { retry 90 10 masters_answer; } # half an hour, also when each of the four tries lasts its 3 s
 
 apply_settings() { put_settings node/media_node.env REDIS_PASSWORD; }
 
