@@ -19,13 +19,15 @@ import (
 
 	"github.com/aws/jsii-runtime-go"
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
 var (
 	update      = flag.Bool("update", false, "write the golden template anew (and fail, so that nobody forgets to look)")
 	userDataDir = flag.String("user-data", "", "write each node's resolved user data into this folder")
 
-	synthesized template
+	synthesized cfn.Template
 	size        int // of the file, in bytes
 )
 
@@ -70,24 +72,24 @@ var form = []struct {
 
 func TestFormHasTheSectionsAndLabels(t *testing.T) {
 	var want []any
-	labels := at(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterLabels")
+	labels := cfn.At(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterLabels")
 	count := 0
 	for _, section := range form {
 		var names []any
 		for _, name := range section.parameters {
 			names = append(names, name)
 			count++
-			if label, _ := at(labels, name, "default").(string); label == "" {
+			if label, _ := cfn.At(labels, name, "default").(string); label == "" {
 				t.Errorf("%s has no label", name)
 			}
 		}
 		want = append(want, map[string]any{"Label": map[string]any{"default": section.section}, "Parameters": names})
 	}
-	got := at(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterGroups")
+	got := cfn.At(synthesized, "Metadata", "AWS::CloudFormation::Interface", "ParameterGroups")
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("sections are\n%v\nwant\n%v", got, want)
 	}
-	if got := len(synthesized.section("Parameters")); got != count {
+	if got := len(synthesized.Section("Parameters")); got != count {
 		t.Errorf("%d parameters, %d of them in sections", got, count)
 	}
 }
@@ -117,7 +119,7 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 		"RetainVolumes":             {"String", "true"},
 		"DiskSize":                  {"Number", 100.0},
 	} {
-		parameter, _ := synthesized.section("Parameters")[name].(map[string]any)
+		parameter, _ := synthesized.Section("Parameters")[name].(map[string]any)
 		value, ok := parameter["Default"]
 		if !ok {
 			value = required
@@ -159,7 +161,7 @@ func TestParametersTakeGoodAndRefuseBadValues(t *testing.T) {
 		{"ScaleTargetCPU", []string{"1", "50", "100"}, []string{"0", "101"}},
 		{"DiskSize", []string{"50", "100", "16384"}, []string{"49", "0", "65537"}},
 	} {
-		parameter := synthesized.section("Parameters")[c.name].(map[string]any)
+		parameter := synthesized.Section("Parameters")[c.name].(map[string]any)
 		accepts := func(value string) bool {
 			if allowed, ok := parameter["AllowedValues"].([]any); ok && !slices.Contains(allowed, any(value)) {
 				return false
@@ -190,7 +192,7 @@ func TestParametersTakeGoodAndRefuseBadValues(t *testing.T) {
 
 func TestRulesRefuseWhatPatternsCannot(t *testing.T) {
 	rule := func(name string, i int) any {
-		return synthesized.section("Rules")[name].(map[string]any)["Assertions"].([]any)[i].(map[string]any)["Assert"]
+		return synthesized.Section("Rules")[name].(map[string]any)["Assertions"].([]any)[i].(map[string]any)["Assert"]
 	}
 	for i, subnets := range []string{"OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"} {
 		want := map[string]any{"Fn::EachMemberEquals": []any{
@@ -209,12 +211,17 @@ func TestRulesRefuseWhatPatternsCannot(t *testing.T) {
 		{"", "arn", [2]bool{false, true}},
 		{"openvidu.example.com", "arn", [2]bool{true, false}},
 	} {
-		d := deploy(t, synthesized, with(map[string]any{"TurnDomainName": c.domain, "TurnCertificateARN": c.certificate}), nil)
-		got := [2]bool{d.resolve(rule("TurnComplete", 0)).(bool), d.resolve(rule("TurnComplete", 1)).(bool)}
+		d := deploy(t, with(map[string]any{"TurnDomainName": c.domain, "TurnCertificateARN": c.certificate}), nil)
+		got := [2]bool{d.Resolve(rule("TurnComplete", 0)).(bool), d.Resolve(rule("TurnComplete", 1)).(bool)}
 		if got != c.want {
 			t.Errorf("domain %q, certificate %q: %v, want %v", c.domain, c.certificate, got, c.want)
 		}
 	}
+}
+
+func deploy(t *testing.T, parameters map[string]any, attribute func(id, attribute string) any) *cfn.Deployment {
+	t.Helper()
+	return cfn.Deploy(synthesized, parameters, attribute, t.Errorf)
 }
 
 // with gives realistic parameters, some of them others.
@@ -275,7 +282,7 @@ MediaSG   TurnSG    tcp 7880
 `
 
 // rules gives who may connect to whom (inbound) or who may reach whom (outbound), one line each, as portTable has them.
-func rules(d *deployment, inbound bool) []string {
+func rules(d *cfn.Deployment, inbound bool) []string {
 	inline, resource, peers := "SecurityGroupIngress", "AWS::EC2::SecurityGroupIngress", []string{"SourceSecurityGroupId"}
 	if !inbound {
 		inline, resource, peers = "SecurityGroupEgress", "AWS::EC2::SecurityGroupEgress", []string{"DestinationSecurityGroupId"}
@@ -295,12 +302,12 @@ func rules(d *deployment, inbound bool) []string {
 		}
 		lines = append(lines, strings.Join([]string{group, peer, fmt.Sprint(rule["IpProtocol"]), ports}, " "))
 	}
-	for id, group := range d.ofType("AWS::EC2::SecurityGroup") {
-		for _, rule := range asList(group[inline]) {
+	for id, group := range d.OfType("AWS::EC2::SecurityGroup") {
+		for _, rule := range cfn.List(group[inline]) {
 			add(id, rule.(map[string]any))
 		}
 	}
-	for _, rule := range d.ofType(resource) {
+	for _, rule := range d.OfType(resource) {
 		add(strings.TrimSuffix(strings.TrimSuffix(fmt.Sprint(rule["GroupId"]), ".GroupId"), "."), rule)
 	}
 	slices.Sort(lines)
@@ -336,10 +343,10 @@ func equalLines(t *testing.T, what string, got, want []string) {
 }
 
 func TestSecurityGroupsAreThePortTable(t *testing.T) {
-	equalLines(t, "with TURN", rules(deploy(t, synthesized, with(withTurn), nil), true), table(portTable, ""))
-	equalLines(t, "without TURN", rules(deploy(t, synthesized, with(nil), nil), true), table(portTable, "TurnSG"))
+	equalLines(t, "with TURN", rules(deploy(t, with(withTurn), nil), true), table(portTable, ""))
+	equalLines(t, "without TURN", rules(deploy(t, with(nil), nil), true), table(portTable, "TurnSG"))
 	ssh := "MasterSG 203.0.113.7/32 tcp 22\nMediaSG 203.0.113.7/32 tcp 22\n"
-	equalLines(t, "with SSH", rules(deploy(t, synthesized, with(map[string]any{"SshAccessCidr": "203.0.113.7/32"}), nil), true),
+	equalLines(t, "with SSH", rules(deploy(t, with(map[string]any{"SshAccessCidr": "203.0.113.7/32"}), nil), true),
 		table(portTable+ssh, "TurnSG"))
 }
 
@@ -355,14 +362,14 @@ MasterSG any6 -1 <nil>
 MediaSG  any4 -1 <nil>
 MediaSG  any6 -1 <nil>
 `
-	equalLines(t, "outbound", rules(deploy(t, synthesized, with(withTurn), nil), false), table(out, ""))
+	equalLines(t, "outbound", rules(deploy(t, with(withTurn), nil), false), table(out, ""))
 }
 
 func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
-	d := deploy(t, synthesized, with(withTurn), nil)
+	d := deploy(t, with(withTurn), nil)
 	var got []string
-	groups := d.ofType("AWS::ElasticLoadBalancingV2::TargetGroup")
-	for _, listener := range d.ofType("AWS::ElasticLoadBalancingV2::Listener") {
+	groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
+	for _, listener := range d.OfType("AWS::ElasticLoadBalancingV2::Listener") {
 		id := strings.TrimSuffix(listener["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(string), ".")
 		group := groups[id]
 		got = append(got, fmt.Sprint(listener["LoadBalancerArn"], " ", listener["Protocol"], " ", listener["Port"], " -> ", id, " ", group["Protocol"], " ", group["Port"],
@@ -385,13 +392,13 @@ func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
 			t.Errorf("the TURN target group cuts relayed calls: %s is not in %s", want, attributes)
 		}
 	}
-	for id, balancer := range d.ofType("AWS::ElasticLoadBalancingV2::LoadBalancer") {
+	for id, balancer := range d.OfType("AWS::ElasticLoadBalancingV2::LoadBalancer") {
 		if !strings.Contains(fmt.Sprint(balancer["LoadBalancerAttributes"]), "cross_zone.enabled Value:true") || balancer["Scheme"] != "internet-facing" {
 			t.Errorf("%s: %v", id, balancer)
 		}
 	}
-	china := deploy(t, synthesized, with(map[string]any{"AWS::Partition": "aws-cn"}), nil)
-	for id, listener := range china.ofType("AWS::ElasticLoadBalancingV2::Listener") {
+	china := deploy(t, with(map[string]any{"AWS::Partition": "aws-cn"}), nil)
+	for id, listener := range china.OfType("AWS::ElasticLoadBalancingV2::Listener") {
 		if listener["SslPolicy"] != "ELBSecurityPolicy-TLS13-1-2-2021-06" {
 			t.Errorf("%s in China: %v", id, listener["SslPolicy"])
 		}
@@ -408,11 +415,11 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 					if turn {
 						maps.Copy(parameters, withTurn)
 					}
-					d := deploy(t, synthesized, with(parameters), nil)
+					d := deploy(t, with(parameters), nil)
 					count := map[string]int{}
-					for _, resource := range d.resources {
-						count[at(resource, "Type").(string)]++
-						d.resolve(at(resource, "Properties"))
+					for _, resource := range d.Resources {
+						count[cfn.At(resource, "Type").(string)]++
+						d.Resolve(cfn.At(resource, "Properties"))
 					}
 					balancers := 1
 					if turn {
@@ -421,16 +428,16 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 					if got := count["AWS::ElasticLoadBalancingV2::LoadBalancer"]; got != balancers {
 						t.Errorf("%d load balancers, want %d", got, balancers)
 					}
-					groups := asList(d.ofType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
+					groups := cfn.List(d.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
 					if len(groups) != balancers {
 						t.Errorf("the fleet is in target groups %v", groups)
 					}
 					want := map[string]string{"true": "RetainExceptOnCreate", "false": "Delete"}[retain]
 					var volumes []string
-					for id, resource := range d.resources {
-						if at(resource, "Type") == "AWS::EC2::Volume" {
+					for id, resource := range d.Resources {
+						if cfn.At(resource, "Type") == "AWS::EC2::Volume" {
 							volumes = append(volumes, id)
-							if at(resource, "DeletionPolicy") != want || at(resource, "UpdateReplacePolicy") != "Retain" {
+							if cfn.At(resource, "DeletionPolicy") != want || cfn.At(resource, "UpdateReplacePolicy") != "Retain" {
 								t.Errorf("%s: %v", id, resource)
 							}
 						}
@@ -438,10 +445,10 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 					if len(volumes) != 4 {
 						t.Errorf("volumes: %v", volumes)
 					}
-					for name, output := range synthesized.section("Outputs") {
-						exists := d.holds(at(output, "Condition"))
+					for name, output := range synthesized.Section("Outputs") {
+						exists := d.Holds(cfn.At(output, "Condition"))
 						if exists {
-							d.resolve(at(output, "Value"))
+							d.Resolve(cfn.At(output, "Value"))
 						}
 						if exists != (name != "TurnLoadBalancerDNS" || turn) {
 							t.Errorf("output %s: %v", name, exists)
@@ -458,28 +465,28 @@ func TestOutputsLinkToTheConsoleOfThePartition(t *testing.T) {
 		"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com",
 		"aws-eusc": "console.amazonaws-eusc.eu",
 	} {
-		d := deploy(t, synthesized, with(map[string]any{"AWS::Partition": partition}), nil)
-		got := d.resolve(at(synthesized.section("Outputs"), "ServicesAndCredentials", "Value"))
+		d := deploy(t, with(map[string]any{"AWS::Partition": partition}), nil)
+		got := d.Resolve(cfn.At(synthesized.Section("Outputs"), "ServicesAndCredentials", "Value"))
 		if want := "https://" + domain + "/secretsmanager/secret?region=eu-west-1&name=OpenViduSharedInfo."; got != want {
 			t.Errorf("%s: %v, want %s", partition, got, want)
 		}
 	}
-	if got := slices.Sorted(maps.Keys(synthesized.section("Outputs"))); !slices.Equal(got, []string{"LoadBalancerDNS", "ServicesAndCredentials", "TurnLoadBalancerDNS"}) {
+	if got := slices.Sorted(maps.Keys(synthesized.Section("Outputs"))); !slices.Equal(got, []string{"LoadBalancerDNS", "ServicesAndCredentials", "TurnLoadBalancerDNS"}) {
 		t.Errorf("outputs: %v", got)
 	}
 }
 
 func TestVolumesAreEncryptedAndInTheirSlotsZone(t *testing.T) {
-	d := deploy(t, synthesized, with(map[string]any{"DiskSize": 200.0}), nil)
+	d := deploy(t, with(map[string]any{"DiskSize": 200.0}), nil)
 	for i := 1; i <= 4; i++ {
-		got := d.ofType("AWS::EC2::Volume")[fmt.Sprint("VolumesRetained", i)]
+		got := d.OfType("AWS::EC2::Volume")[fmt.Sprint("VolumesRetained", i)]
 		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3"}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("volume %d: %v", i, got)
 		}
 	}
-	for id, launch := range d.ofType("AWS::EC2::LaunchTemplate") {
-		mappings := at(launch, "LaunchTemplateData", "BlockDeviceMappings").([]any)
+	for id, launch := range d.OfType("AWS::EC2::LaunchTemplate") {
+		mappings := cfn.At(launch, "LaunchTemplateData", "BlockDeviceMappings").([]any)
 		want := map[string]any{"DeviceName": "PreflightChecks.RootDeviceName", "Ebs": map[string]any{
 			"DeleteOnTermination": true, "Encrypted": true, "VolumeSize": 50.0, "VolumeType": "gp3"}}
 		if len(mappings) != 1 || !reflect.DeepEqual(mappings[0], want) {
@@ -489,8 +496,8 @@ func TestVolumesAreEncryptedAndInTheirSlotsZone(t *testing.T) {
 }
 
 func TestNodesTakeOnlyImdsV2AndHaveNoNetworkInterfacesOfTheirOwn(t *testing.T) {
-	d := deploy(t, synthesized, with(nil), nil)
-	launches := d.ofType("AWS::EC2::LaunchTemplate")
+	d := deploy(t, with(nil), nil)
+	launches := d.OfType("AWS::EC2::LaunchTemplate")
 	if len(launches) != 2 {
 		t.Errorf("launch templates: %v", slices.Sorted(maps.Keys(launches)))
 	}
@@ -513,22 +520,22 @@ func TestLicenseReachesNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
 			continue
 		}
 		found := map[string]bool{}
-		references(synthesized[section], found)
+		cfn.References(synthesized[section], found)
 		if found["OpenViduLicense"] {
 			t.Errorf("the license is in %s", section)
 		}
 	}
-	for id, resource := range synthesized.section("Resources") {
+	for id, resource := range synthesized.Section("Resources") {
 		found := map[string]bool{}
-		references(resource, found)
+		cfn.References(resource, found)
 		if found["OpenViduLicense"] != (id == "MasterInfoFill") {
 			t.Errorf("%s refers to the license: %v", id, found["OpenViduLicense"])
 		}
-		if at(resource, "Metadata") != nil {
+		if cfn.At(resource, "Metadata") != nil {
 			t.Errorf("%s has metadata", id)
 		}
 	}
-	if secret := synthesized.section("Resources")["OpenViduSharedInfo"]; at(secret, "Properties", "SecretString") != nil || at(secret, "Properties", "GenerateSecretString") != nil {
+	if secret := synthesized.Section("Resources")["OpenViduSharedInfo"]; cfn.At(secret, "Properties", "SecretString") != nil || cfn.At(secret, "Properties", "GenerateSecretString") != nil {
 		t.Errorf("the secret has a value in the template, which a later change would write over it: %v", secret)
 	}
 }
@@ -558,9 +565,9 @@ func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 			}
 		}
 	}
-	for id, resource := range synthesized.section("Resources") {
-		walk(id, at(resource, "Properties"))
-		if name := at(resource, "Properties", "AutoScalingGroupName"); name != nil && at(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
+	for id, resource := range synthesized.Section("Resources") {
+		walk(id, cfn.At(resource, "Properties"))
+		if name := cfn.At(resource, "Properties", "AutoScalingGroupName"); name != nil && cfn.At(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
 			t.Errorf("%s is named %v", id, name)
 		}
 	}
@@ -569,14 +576,14 @@ func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 }
 
 func TestRolesAllowTheLeast(t *testing.T) {
-	d := deploy(t, synthesized, with(nil), nil)
+	d := deploy(t, with(nil), nil)
 	var got []string
-	for id, role := range d.ofType("AWS::IAM::Role") {
-		for _, policy := range asList(role["Policies"]) {
-			for _, s := range at(policy, "PolicyDocument", "Statement").([]any) {
+	for id, role := range d.OfType("AWS::IAM::Role") {
+		for _, policy := range cfn.List(role["Policies"]) {
+			for _, s := range cfn.At(policy, "PolicyDocument", "Statement").([]any) {
 				statement := s.(map[string]any)
-				for _, action := range asList(statement["Action"]) {
-					for _, resource := range asList(statement["Resource"]) {
+				for _, action := range cfn.List(statement["Action"]) {
+					for _, resource := range cfn.List(statement["Resource"]) {
 						condition := ""
 						if statement["Condition"] != nil {
 							condition = fmt.Sprint(" if ", statement["Condition"])
@@ -586,14 +593,14 @@ func TestRolesAllowTheLeast(t *testing.T) {
 				}
 			}
 		}
-		for _, policy := range asList(role["ManagedPolicyArns"]) {
+		for _, policy := range cfn.List(role["ManagedPolicyArns"]) {
 			got = append(got, fmt.Sprint(id, " ", policy))
 		}
 	}
-	if policies := d.ofType("AWS::IAM::Policy"); len(policies) > 0 {
+	if policies := d.OfType("AWS::IAM::Policy"); len(policies) > 0 {
 		t.Errorf("policies outside of roles, which a node may not have yet when it boots: %v", policies)
 	}
-	stack := d.values["AWS::StackId"].(string)
+	stack := d.Values["AWS::StackId"].(string)
 	cluster := " if map[StringEquals:map[aws:ResourceTag/OpenViduCluster:" + stack + "/Master]]"
 	ec2 := "arn:aws:ec2:eu-west-1:123456789012:"
 	want := []string{
@@ -632,12 +639,12 @@ func TestRolesAllowTheLeast(t *testing.T) {
 }
 
 func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
-	d := deploy(t, synthesized, with(map[string]any{"InitialNumberOfMediaNodes": 3.0}), nil)
-	groups := d.ofType("AWS::AutoScaling::AutoScalingGroup")
+	d := deploy(t, with(map[string]any{"InitialNumberOfMediaNodes": 3.0}), nil)
+	groups := d.OfType("AWS::AutoScaling::AutoScalingGroup")
 	if len(groups) != 5 {
 		t.Fatalf("groups: %v", slices.Sorted(maps.Keys(groups)))
 	}
-	cluster := map[string]any{"Key": "OpenViduCluster", "PropagateAtLaunch": true, "Value": d.values["AWS::StackId"].(string) + "/Master"}
+	cluster := map[string]any{"Key": "OpenViduCluster", "PropagateAtLaunch": true, "Value": d.Values["AWS::StackId"].(string) + "/Master"}
 	for i := 1; i <= 4; i++ {
 		id := fmt.Sprint("OpenViduMasterNodeASG", i)
 		group := groups[id]
@@ -652,7 +659,7 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 		if !reflect.DeepEqual(group["VPCZoneIdentifier"], subnet) {
 			t.Errorf("%s is in %v", id, group["VPCZoneIdentifier"])
 		}
-		if got := d.ofType("AWS::EC2::NetworkInterface")[fmt.Sprint("MasterENI", i)]; got["SubnetId"] != subnet[0] || !reflect.DeepEqual(got["GroupSet"], []any{"MasterSG.GroupId"}) {
+		if got := d.OfType("AWS::EC2::NetworkInterface")[fmt.Sprint("MasterENI", i)]; got["SubnetId"] != subnet[0] || !reflect.DeepEqual(got["GroupSet"], []any{"MasterSG.GroupId"}) {
 			t.Errorf("interface %d: %v", i, got)
 		}
 		slot := map[string]any{"Key": "OpenViduMasterSlot", "PropagateAtLaunch": true, "Value": fmt.Sprint(i, " ", id)}
@@ -675,7 +682,7 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hook) {
 		t.Errorf("fleet: hook %v", media["LifecycleHookSpecificationList"])
 	}
-	for id, policy := range d.ofType("AWS::AutoScaling::ScalingPolicy") {
+	for id, policy := range d.OfType("AWS::AutoScaling::ScalingPolicy") {
 		want := map[string]any{"PredefinedMetricSpecification": map[string]any{"PredefinedMetricType": "ASGAverageCPUUtilization"}, "TargetValue": 50.0}
 		if !reflect.DeepEqual(policy["TargetTrackingConfiguration"], want) {
 			t.Errorf("%s: %v", id, policy)
@@ -686,33 +693,33 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 func TestUpdatesReplaceOneMasterAfterAnotherAndNoMediaNode(t *testing.T) {
 	rolling := map[string]any{"AutoScalingRollingUpdate": map[string]any{"MinInstancesInService": 0.0, "MaxBatchSize": 1.0,
 		"WaitOnResourceSignals": true, "PauseTime": "PT1H", "SuspendProcesses": []any{"HealthCheck", "ReplaceUnhealthy"}}}
-	resources := synthesized.section("Resources")
+	resources := synthesized.Section("Resources")
 	for i := 1; i <= 4; i++ {
 		id := fmt.Sprint("OpenViduMasterNodeASG", i)
 		group := resources[id]
-		if !reflect.DeepEqual(at(group, "UpdatePolicy"), rolling) {
-			t.Errorf("%s: %v", id, at(group, "UpdatePolicy"))
+		if !reflect.DeepEqual(cfn.At(group, "UpdatePolicy"), rolling) {
+			t.Errorf("%s: %v", id, cfn.At(group, "UpdatePolicy"))
 		}
-		if at(group, "CreationPolicy") != nil {
+		if cfn.At(group, "CreationPolicy") != nil {
 			t.Errorf("%s has a creation policy: creation would wait for a master that waits for the others", id)
 		}
 		var want []any
 		if i > 1 {
 			want = []any{fmt.Sprint("OpenViduMasterNodeASG", i-1)}
 		}
-		if got := asList(at(group, "DependsOn")); !reflect.DeepEqual(got, want) {
+		if got := cfn.List(cfn.At(group, "DependsOn")); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s depends on %v, want %v", id, got, want)
 		}
 	}
 	media := resources["OpenViduMediaNodeASG"]
-	if want := map[string]any{"AutoScalingScheduledAction": map[string]any{"IgnoreUnmodifiedGroupSizeProperties": true}}; !reflect.DeepEqual(at(media, "UpdatePolicy"), want) {
-		t.Errorf("fleet: %v", at(media, "UpdatePolicy"))
+	if want := map[string]any{"AutoScalingScheduledAction": map[string]any{"IgnoreUnmodifiedGroupSizeProperties": true}}; !reflect.DeepEqual(cfn.At(media, "UpdatePolicy"), want) {
+		t.Errorf("fleet: %v", cfn.At(media, "UpdatePolicy"))
 	}
 	for id, resource := range resources {
-		if at(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
-			launch := at(resource, "Properties", "LaunchTemplate", "LaunchTemplateId", "Ref")
+		if cfn.At(resource, "Type") == "AWS::AutoScaling::AutoScalingGroup" {
+			launch := cfn.At(resource, "Properties", "LaunchTemplate", "LaunchTemplateId", "Ref")
 			want := map[string]any{"Fn::GetAtt": []any{launch, "LatestVersionNumber"}}
-			if got := at(resource, "Properties", "LaunchTemplate", "Version"); !reflect.DeepEqual(got, want) {
+			if got := cfn.At(resource, "Properties", "LaunchTemplate", "Version"); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s would not use a new version: %v", id, got)
 			}
 		}
@@ -720,7 +727,7 @@ func TestUpdatesReplaceOneMasterAfterAnotherAndNoMediaNode(t *testing.T) {
 }
 
 func TestStackWaitsForAllMastersAndTheFirstMediaNode(t *testing.T) {
-	resources := synthesized.section("Resources")
+	resources := synthesized.Section("Resources")
 	for id, want := range map[string]struct {
 		count  float64
 		handle string
@@ -731,11 +738,11 @@ func TestStackWaitsForAllMastersAndTheFirstMediaNode(t *testing.T) {
 	} {
 		// Literals only: a wait condition cannot be updated at all.
 		properties := map[string]any{"Count": want.count, "Handle": map[string]any{"Ref": want.handle}, "Timeout": "3600"}
-		if got := at(resources[id], "Properties"); !reflect.DeepEqual(got, properties) {
+		if got := cfn.At(resources[id], "Properties"); !reflect.DeepEqual(got, properties) {
 			t.Errorf("%s: %v", id, got)
 		}
 		depends := map[string]bool{}
-		for _, dependency := range asList(at(resources[id], "DependsOn")) {
+		for _, dependency := range cfn.List(cfn.At(resources[id], "DependsOn")) {
 			depends[dependency.(string)] = true
 		}
 		for _, group := range want.groups {
@@ -747,11 +754,11 @@ func TestStackWaitsForAllMastersAndTheFirstMediaNode(t *testing.T) {
 }
 
 func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
-	resources := synthesized.section("Resources")
+	resources := synthesized.Section("Resources")
 	var before func(id string, seen map[string]bool)
 	before = func(id string, seen map[string]bool) {
 		direct := map[string]bool{}
-		references(resources[id], direct)
+		cfn.References(resources[id], direct)
 		for dependency := range direct {
 			if _, ok := resources[dependency]; ok && !seen[dependency] {
 				seen[dependency] = true
@@ -765,7 +772,7 @@ func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
 		if seen[id] {
 			t.Errorf("%s depends on itself", id)
 		}
-		switch at(resource, "Type") {
+		switch cfn.At(resource, "Type") {
 		case "AWS::EC2::Volume", "AWS::EC2::NetworkInterface", "AWS::EC2::LaunchTemplate", "AWS::AutoScaling::AutoScalingGroup",
 			"AWS::ElasticLoadBalancingV2::LoadBalancer", "Custom::OpenViduCredentials":
 			if !seen["PreflightChecks"] {
@@ -779,10 +786,10 @@ func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
 }
 
 func TestMediaNodesBootAfterTheSecretIsFilled(t *testing.T) {
-	resources := synthesized.section("Resources")
+	resources := synthesized.Section("Resources")
 	found := map[string]bool{}
-	references(resources["OpenViduMediaNodeASG"], found)
-	references(resources["OpenViduMediaNodeLaunchTemplate"], found)
+	cfn.References(resources["OpenViduMediaNodeASG"], found)
+	cfn.References(resources["OpenViduMediaNodeLaunchTemplate"], found)
 	if !found["MasterInfoFill"] {
 		t.Error("neither the fleet nor its launch template waits for the secret's content")
 	}
@@ -795,7 +802,7 @@ func userData(t *testing.T) map[string]string {
 		"MasterReady": "https://cloudformation-waitcondition-ap-southeast-1.s3.ap-southeast-1.amazonaws.com/arn%3Aaws%3Acloudformation%3Aap-southeast-1%3A123456789012%3Astack/" + name + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/MasterReady?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261124T000000Z&X-Amz-SignedHeaders=host&X-Amz-Expires=86399&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261124%2Fap-southeast-1%2Fs3%2Faws4_request&X-Amz-Signature=" + strings.Repeat("a", 64),
 	}
 	long["MediaReady"] = strings.ReplaceAll(long["MasterReady"], "MasterReady", "MediaReady")
-	d := deploy(t, synthesized, with(map[string]any{
+	d := deploy(t, with(map[string]any{
 		"AWS::Region": "ap-southeast-1", "AWS::StackName": name, "DiskSize": 16384.0,
 	}), func(id, attribute string) any {
 		switch slot := id[len(id)-1:]; {
@@ -817,8 +824,8 @@ func userData(t *testing.T) map[string]string {
 		return id + "." + attribute
 	})
 	out := map[string]string{}
-	for id, launch := range d.ofType("AWS::EC2::LaunchTemplate") {
-		out[id] = at(launch, "LaunchTemplateData", "UserData").(string)
+	for id, launch := range d.OfType("AWS::EC2::LaunchTemplate") {
+		out[id] = cfn.At(launch, "LaunchTemplateData", "UserData").(string)
 	}
 	return out
 }
@@ -945,7 +952,7 @@ func TestTemplateIsTheGoldenOne(t *testing.T) {
 // readable splits texts of many lines into lists of lines, so that the golden's diffs show the line that changed.
 func readable(value any) any {
 	switch v := value.(type) {
-	case template:
+	case cfn.Template:
 		return readable(map[string]any(v))
 	case map[string]any:
 		out := map[string]any{}
@@ -996,7 +1003,7 @@ func TestSynthesisIsRepeatable(t *testing.T) {
 	}
 	defer file.Close()
 	content, _ := io.ReadAll(file)
-	var again template
+	var again cfn.Template
 	if err := json.Unmarshal(content, &again); err != nil {
 		t.Fatal(err)
 	}
@@ -1007,7 +1014,7 @@ func TestSynthesisIsRepeatable(t *testing.T) {
 
 func TestResourceIdsArePlainNames(t *testing.T) {
 	var hashed []string
-	for id := range synthesized.section("Resources") {
+	for id := range synthesized.Section("Resources") {
 		if regexp.MustCompile(`[0-9A-F]{8}$`).MatchString(id) {
 			hashed = append(hashed, id)
 		}
@@ -1018,7 +1025,7 @@ func TestResourceIdsArePlainNames(t *testing.T) {
 	}
 	for _, id := range []string{"OpenViduSharedInfo", "OpenViduMediaNodeASG", "OpenViduMediaNodeLaunchTemplate",
 		"OpenViduMasterNodeASG1", "OpenViduMasterNodeASG2", "OpenViduMasterNodeASG3", "OpenViduMasterNodeASG4"} {
-		if synthesized.section("Resources")[id] == nil {
+		if synthesized.Section("Resources")[id] == nil {
 			t.Errorf("%s, which OpenVidu documents, is missing", id)
 		}
 	}
