@@ -36,17 +36,21 @@ const settings = ({ Settings, MasterIps }) => {
 async function work({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) {
   const client = new SecretsManagerClient();
   const { SecretArn, Version } = ResourceProperties;
-  let secret = {};
-  try {
-    secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
-  } catch (error) {
-    // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
-    if (error instanceof SyntaxError) secret = null;
-    else if (error.name !== 'ResourceNotFoundException') throw error;
-  }
-  if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
-    throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
-  }
+  const read = async () => {
+    let secret = {};
+    try {
+      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+    } catch (error) {
+      // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
+      if (error instanceof SyntaxError) secret = null;
+      else if (error.name !== 'ResourceNotFoundException') throw error;
+    }
+    if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
+      throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
+    }
+    return secret;
+  };
+  let secret = await read();
   const now = settings(ResourceProperties);
   const before = RequestType === 'Update' ? settings(OldResourceProperties) : {};
   const was = JSON.stringify(secret);
@@ -70,10 +74,10 @@ async function work({ RequestType, RequestId, StackId, ResourceProperties, OldRe
       await client.send(new PutSecretValueCommand({ SecretId: SecretArn, SecretString, ClientRequestToken: RequestId }));
     } catch (error) {
       if (error.name !== 'ResourceExistsException') throw error;
-      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+      secret = await read();
     }
   }
   // Keyed, so that nobody who reads the user data can try out settings against it.
-  const hash = createHmac('sha256', secret.MONGO_REPLICA_SET_KEY).update(JSON.stringify(Object.entries(now).sort()));
+  const hash = createHmac('sha256', `${secret.MONGO_REPLICA_SET_KEY}`).update(JSON.stringify(Object.entries(now).sort()));
   return { Revision: hash.digest('hex').slice(0, 16) };
 }

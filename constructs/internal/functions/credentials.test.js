@@ -1,0 +1,459 @@
+const assert = require('node:assert/strict');
+const { createHash, randomUUID } = require('node:crypto');
+const { test } = require('node:test');
+const { STACK, awsError, start, testFrame } = require('./harness.js');
+
+const FILE = 'credentials.js';
+const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Secret-Ab12Cd';
+const LICENSE = 'the-licence-0123456789';
+
+const GENERATED = ['LIVEKIT_API_KEY', 'LIVEKIT_API_SECRET', 'REDIS_PASSWORD', 'MONGO_ADMIN_PASSWORD', 'MONGO_REPLICA_SET_KEY',
+  'MINIO_SECRET_KEY', 'DASHBOARD_ADMIN_PASSWORD', 'GRAFANA_ADMIN_PASSWORD', 'MEET_INITIAL_ADMIN_PASSWORD', 'MEET_INITIAL_API_KEY'];
+
+// All else that OpenVidu's scripts and documentation look for, as the properties below make it.
+const KNOWN = {
+  OPENVIDU_URL: 'https://video.example.com/',
+  LIVEKIT_URL: 'wss://video.example.com/',
+  DASHBOARD_URL: 'https://video.example.com/dashboard/',
+  GRAFANA_URL: 'https://video.example.com/grafana/',
+  MINIO_URL: 'https://video.example.com/minio-console/',
+  DOMAIN_NAME: 'video.example.com',
+  LIVEKIT_TURN_DOMAIN_NAME: '',
+  OPENVIDU_PRO_LICENSE: LICENSE,
+  OPENVIDU_RTC_ENGINE: 'pion',
+  MONGO_ADMIN_USERNAME: 'mongoadmin',
+  MINIO_ACCESS_KEY: 'minioadmin',
+  DASHBOARD_ADMIN_USERNAME: 'dashboardadmin',
+  GRAFANA_ADMIN_USERNAME: 'grafanaadmin',
+  MEET_INITIAL_ADMIN_USER: 'admin',
+  ENABLED_MODULES: 'observability,v2compatibility,openviduMeet',
+  MASTER_NODE_1_PRIVATE_IP: '10.0.0.11',
+  MASTER_NODE_2_PRIVATE_IP: '10.0.1.12',
+  MASTER_NODE_3_PRIVATE_IP: '10.0.2.13',
+  MASTER_NODE_4_PRIVATE_IP: '10.0.0.14',
+  OPENVIDU_VERSION: '3.9.0',
+  ALL_SECRETS_GENERATED: 'true',
+};
+
+const properties = ({ Settings, ...others } = {}) => ({
+  ServiceToken: 'arn:aws:lambda:eu-west-1:111122223333:function:Credentials',
+  ServiceTimeout: '600',
+  SecretArn: SECRET,
+  Version: '3.9.0',
+  MasterIps: ['10.0.0.11', '10.0.1.12', '10.0.2.13', '10.0.0.14'],
+  ...others,
+  Settings: {
+    DOMAIN_NAME: 'video.example.com',
+    LIVEKIT_TURN_DOMAIN_NAME: '',
+    OPENVIDU_PRO_LICENSE: LICENSE,
+    OPENVIDU_RTC_ENGINE: 'pion',
+    ENABLED_MODULES: 'observability,v2compatibility,openviduMeet',
+    ...Settings,
+  },
+});
+
+const create = (now) => ({
+  RequestType: 'Create',
+  RequestId: randomUUID(),
+  LogicalResourceId: 'Fill',
+  ResourceProperties: properties(now),
+});
+
+const update = (now, before) => ({ ...create(now), RequestType: 'Update', OldResourceProperties: properties(before) });
+
+// What Secrets Manager does with one secret; without a text it has no value yet.
+const vault = (text) => {
+  const byToken = new Map();
+  const own = {
+    text,
+    writes: 0,
+    // Everything that must not be told, as it was at any time.
+    confidential: new Set([LICENSE]),
+    watch: () => {
+      let values;
+      try { values = JSON.parse(own.text); } catch { values = {}; }
+      for (const key of [...GENERATED, 'OPENVIDU_PRO_LICENSE']) if (values?.[key]) own.confidential.add(String(values[key]));
+    },
+    values: () => JSON.parse(own.text),
+    edit: (values) => {
+      own.text = JSON.stringify({ ...own.values(), ...values });
+      own.watch();
+    },
+    status: 'UPDATE_IN_PROGRESS',
+    calls: {
+      GetSecretValue: ({ SecretId }) => {
+        assert.equal(SecretId, SECRET);
+        own.watch();
+        if (own.text === undefined) {
+          throw awsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret value");
+        }
+        return { SecretString: own.text };
+      },
+      PutSecretValue: ({ SecretId, SecretString, ClientRequestToken, ...others }) => {
+        assert.equal(SecretId, SECRET);
+        assert.deepEqual(others, {});
+        assert.ok(ClientRequestToken.length >= 32 && ClientRequestToken.length <= 64, 'Secrets Manager takes no such token');
+        const first = byToken.get(ClientRequestToken);
+        if (first === SecretString) return {};
+        if (first !== undefined) throw awsError('ResourceExistsException');
+        byToken.set(ClientRequestToken, SecretString);
+        own.writes += 1;
+        own.text = SecretString;
+        own.watch();
+        return {};
+      },
+      DescribeStacks: ({ StackName }) => {
+        assert.equal(StackName, STACK);
+        return { Stacks: [{ StackStatus: own.status }] };
+      },
+    },
+  };
+  return own;
+};
+
+// A function on a secret, for the test t.
+const on = (t, secret, calls = {}) => start(t, FILE, { ...secret.calls, ...calls }, secret.confidential);
+
+// A cluster that was created, and the Revision that its Create returned.
+const created = async (t, now) => {
+  const secret = vault();
+  const world = await on(t, secret);
+  const { Revision } = await world.succeed(create(now));
+  world.calls.length = 0;
+  secret.writes = 0;
+  return { secret, world, Revision };
+};
+
+testFrame(test, FILE, create, () => vault().calls, 'GetSecretValue');
+
+test('Create writes every key of a secret without value, once and in one call', async (t) => {
+  const secret = vault();
+  const world = await on(t, secret);
+  await world.succeed(create());
+
+  assert.equal(secret.writes, 1);
+  const values = secret.values();
+  assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED].sort());
+  for (const key of Object.keys(values)) assert.equal(secret.text.split(`"${key}":`).length, 2, `${key} must stand once`);
+  for (const [key, value] of Object.entries(KNOWN)) assert.equal(values[key], value, key);
+});
+
+test('generated values have the form that OpenVidu makes and are all different', async (t) => {
+  const { secret } = await created(t);
+  const { LIVEKIT_API_KEY, ...values } = secret.values();
+  assert.match(LIVEKIT_API_KEY, /^API[A-Za-z0-9]{12}$/);
+  const others = GENERATED.filter((key) => key !== 'LIVEKIT_API_KEY');
+  for (const key of others) assert.match(values[key], /^[A-Za-z0-9]{44}$/, key);
+  assert.equal(new Set(others.map((key) => values[key])).size, others.length);
+  // 396 random characters of 62: were a class of them left out, this would fail; by chance it fails once in 10^30.
+  const all = others.map((key) => values[key]).join('');
+  for (const some of [/[A-Z]/, /[a-z]/, /[0-9]/]) assert.match(all, some);
+});
+
+test('two clusters have no generated value in common', async (t) => {
+  const [one, other] = [await created(t), await created(t)];
+  for (const key of GENERATED) assert.notEqual(one.secret.values()[key], other.secret.values()[key], key);
+});
+
+test('Create takes over what the secret already has and adds what is missing', async (t) => {
+  const mine = { REDIS_PASSWORD: 'my-own-password', DOMAIN_NAME: 'mine.example.com', OPENVIDU_VERSION: '3.8.0', MY_KEY: 'mine' };
+  const secret = vault(JSON.stringify(mine));
+  const world = await on(t, secret);
+  await world.succeed(create());
+  const values = secret.values();
+  for (const [key, value] of Object.entries(mine)) assert.equal(values[key], value, key);
+  assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED, 'MY_KEY'].sort());
+});
+
+test('a generated value that was emptied is made again', async (t) => {
+  const { secret, world } = await created(t);
+  secret.edit({ REDIS_PASSWORD: '' });
+  await world.succeed(update());
+  assert.match(secret.values().REDIS_PASSWORD, /^[A-Za-z0-9]{44}$/);
+});
+
+for (const [name, event] of [['Create', create()], ['Update', update({ Settings: { DOMAIN_NAME: 'new.example.com' } })]]) {
+  test(`a repeated ${name} changes nothing and answers the same`, async (t) => {
+    const { secret, world } = await created(t);
+    const first = await world.succeed(event);
+    const { text, writes } = secret;
+    assert.deepEqual(await world.succeed(event), first);
+    assert.equal(secret.text, text);
+    assert.equal(secret.writes, writes);
+  });
+}
+
+test('a repeated Update leaves an edit alone that was made in between', async (t) => {
+  const { secret, world } = await created(t);
+  const event = update({ Settings: { DOMAIN_NAME: 'new.example.com' } });
+  const first = await world.succeed(event);
+  secret.edit({ DOMAIN_NAME: 'edited.example.com' });
+  const { text } = secret;
+  assert.deepEqual(await world.succeed(event), first);
+  assert.equal(secret.text, text);
+});
+
+const domain = (name) => ({
+  DOMAIN_NAME: name,
+  OPENVIDU_URL: `https://${name}/`,
+  LIVEKIT_URL: `wss://${name}/`,
+  DASHBOARD_URL: `https://${name}/dashboard/`,
+  GRAFANA_URL: `https://${name}/grafana/`,
+  MINIO_URL: `https://${name}/minio-console/`,
+});
+
+const CHANGES = [
+  { name: 'DomainName', now: { Settings: { DOMAIN_NAME: 'new.example.com' } }, writes: domain('new.example.com') },
+  { name: 'TurnDomainName', now: { Settings: { LIVEKIT_TURN_DOMAIN_NAME: 'turn.example.com' } },
+    writes: { LIVEKIT_TURN_DOMAIN_NAME: 'turn.example.com' } },
+  { name: 'the licence', now: { Settings: { OPENVIDU_PRO_LICENSE: 'another-licence-98765' } },
+    writes: { OPENVIDU_PRO_LICENSE: 'another-licence-98765' } },
+  { name: 'RtcEngine', now: { Settings: { OPENVIDU_RTC_ENGINE: 'mediasoup' } }, writes: { OPENVIDU_RTC_ENGINE: 'mediasoup' } },
+  { name: 'the modules', now: { Settings: { ENABLED_MODULES: 'observability' } }, writes: { ENABLED_MODULES: 'observability' } },
+  { name: 'the IP of a Master Node', now: { MasterIps: ['10.0.0.11', '10.0.1.12', '10.0.2.99', '10.0.0.14'] },
+    writes: { MASTER_NODE_3_PRIVATE_IP: '10.0.2.99' } },
+];
+
+for (const { name, now, writes } of CHANGES) {
+  test(`Update that changes ${name} writes that and nothing else`, async (t) => {
+    const { secret, world } = await created(t);
+    const before = secret.values();
+    await world.succeed(update(now));
+    assert.deepEqual(secret.values(), { ...before, ...writes });
+    assert.equal(secret.writes, 1);
+  });
+
+  test(`Update that changes ${name} keeps edits of everything else`, async (t) => {
+    const { secret, world } = await created(t);
+    const edits = Object.fromEntries([...Object.keys(KNOWN), ...GENERATED].map((key) => [key, `edited-${key}`]));
+    secret.edit({ ...edits, MY_KEY: 'mine', MY_NUMBER: 7 });
+    const before = secret.values();
+    await world.succeed(update(now));
+    assert.deepEqual(secret.values(), { ...before, ...writes });
+  });
+
+  test(`a rollback of ${name} puts the setting back and keeps edits`, async (t) => {
+    const { secret, world, Revision } = await created(t);
+    secret.edit({ GRAFANA_ADMIN_PASSWORD: 'edited-password', MY_KEY: 'mine' });
+    const before = secret.values();
+    await world.succeed(update(now));
+    assert.notDeepEqual(secret.values(), before);
+    secret.status = 'UPDATE_ROLLBACK_IN_PROGRESS';
+    assert.equal((await world.succeed(update({}, now))).Revision, Revision);
+    assert.deepEqual(secret.values(), before);
+  });
+
+  test(`Revision changes with ${name}`, async (t) => {
+    const { world, Revision } = await created(t);
+    const changed = (await world.succeed(update(now))).Revision;
+    assert.notEqual(changed, Revision);
+    assert.equal((await world.succeed(update(now, now))).Revision, changed);
+  });
+}
+
+test('Update without a change writes nothing and keeps edits of settings', async (t) => {
+  const { secret, world, Revision } = await created(t);
+  secret.edit({ DOMAIN_NAME: 'edited.example.com', OPENVIDU_URL: 'https://edited.example.com/', ENABLED_MODULES: '' });
+  const { text } = secret;
+  assert.equal((await world.succeed(update())).Revision, Revision);
+  assert.equal(secret.text, text);
+  assert.deepEqual(world.called('PutSecretValue'), []);
+});
+
+test('Update gives an old secret a setting that a new template brings', async (t) => {
+  const { secret, world } = await created(t);
+  const before = secret.values();
+  await world.succeed(update({ Settings: { NEW_SETTING: 'new' } }));
+  assert.deepEqual(secret.values(), { ...before, NEW_SETTING: 'new' });
+});
+
+test('a new setting does not overwrite what stands in the secret already', async (t) => {
+  const { secret, world } = await created(t);
+  secret.edit({ NEW_SETTING: 'edited' });
+  await world.succeed(update({ Settings: { NEW_SETTING: 'new' } }));
+  assert.equal(secret.values().NEW_SETTING, 'edited');
+});
+
+const TEXTS = {
+  'plain text': 'hunter2-is-my-password',
+  'JSON that is cut off': '{"REDIS_PASSWORD":"hunter2"',
+  'a JSON string': '"hunter2"',
+  'a JSON array': '["hunter2"]',
+  'a JSON number': '4711',
+  'JSON null': 'null',
+  'an empty text': '',
+};
+
+for (const [name, text] of Object.entries(TEXTS)) {
+  for (const event of [create(), update({ Settings: { DOMAIN_NAME: 'new.example.com' } })]) {
+    test(`${event.RequestType} refuses a secret that is ${name}, and neither writes nor tells it`, async (t) => {
+      const secret = vault(text);
+      const world = await on(t, secret);
+      const reason = await world.fail(event);
+      assert.match(reason, /not a JSON object and was left as it is/);
+      assert.ok(reason.includes(SECRET));
+      assert.doesNotMatch(reason + world.log, /hunter2|4711|REDIS/);
+      assert.deepEqual(world.called('PutSecretValue'), []);
+    });
+  }
+}
+
+test('a binary secret is refused and not written', async (t) => {
+  const world = await on(t, vault(), { GetSecretValue: () => ({ SecretBinary: Buffer.from('{}') }) });
+  assert.match(await world.fail(create()), /not a JSON object/);
+  assert.deepEqual(world.called('PutSecretValue'), []);
+});
+
+for (const name of ['AccessDeniedException', 'DecryptionFailure', 'InternalServiceError', 'InvalidRequestException']) {
+  test(`${name} at reading fails with its message and writes nothing`, async (t) => {
+    const world = await on(t, vault(), { GetSecretValue: () => { throw awsError(name); } });
+    assert.equal(await world.fail(create()), `a message of ${name}`);
+    assert.deepEqual(world.called('PutSecretValue'), []);
+  });
+}
+
+for (const name of ['AccessDeniedException', 'ResourceNotFoundException']) {
+  test(`${name} at writing fails with its message`, async (t) => {
+    const world = await on(t, vault(), { PutSecretValue: () => { throw awsError(name); } });
+    assert.equal(await world.fail(create()), `a message of ${name}`);
+  });
+}
+
+test('a value that is no text neither fails nor is told', async (t) => {
+  const { secret, world } = await created(t);
+  secret.edit(Object.fromEntries(GENERATED.map((key, i) => [key, 471100 + i])));
+  const before = secret.values();
+  await world.succeed(update());
+  assert.deepEqual(secret.values(), before);
+});
+
+const SAME = '3.9.0';
+const NEWER = '3.10.0';
+const NEWEST = '3.11.0';
+const VERSIONS = [
+  { name: 'an unchanged version is accepted', before: SAME, now: SAME, running: SAME },
+  { name: 'an unchanged version is accepted after an upgrade', before: SAME, now: SAME, running: NEWER },
+  { name: 'a changed version is refused', before: SAME, now: NEWER, running: SAME, refused: true },
+  { name: 'an older version is refused', before: NEWER, now: SAME, running: NEWER, refused: true },
+  { name: 'a changed version is accepted when the secret says that the cluster runs it', before: SAME, now: NEWER, running: NEWER },
+  { name: 'a changed version is refused when the secret says another', before: SAME, now: NEWEST, running: NEWER, refused: true },
+  { name: 'no version is refused in a rollback', before: NEWER, now: SAME, running: NEWER, status: 'UPDATE_ROLLBACK_IN_PROGRESS' },
+  { name: 'a changed version is refused when a rollback is over', before: SAME, now: NEWER, running: SAME, refused: true,
+    status: 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS' },
+  { name: 'the rollback of a refused version is accepted', before: NEWER, now: SAME, running: SAME },
+  { name: 'a changed version is refused when nobody knows whether this is a rollback', before: SAME, now: NEWER, running: SAME,
+    refused: true, DescribeStacks: () => { throw awsError('AccessDenied'); } },
+  { name: 'a changed version is refused when the stack is not found', before: SAME, now: NEWER, running: SAME,
+    refused: true, DescribeStacks: () => ({ Stacks: [] }) },
+];
+
+for (const { name, before, now, running, status, refused, DescribeStacks } of VERSIONS) {
+  test(name, async (t) => {
+    const { secret } = await created(t);
+    secret.edit({ OPENVIDU_VERSION: running });
+    const world = await on(t, secret, DescribeStacks && { DescribeStacks });
+    if (status) secret.status = status;
+    const values = secret.values();
+    const event = update({ Version: now, Settings: { DOMAIN_NAME: 'new.example.com' } }, { Version: before });
+    if (refused) {
+      const reason = await world.fail(event);
+      for (const part of ['OpenViduVersion', `'${now}'`, `runs ${running}`, `Keep ${before}`,
+        `set OPENVIDU_VERSION in the secret ${SECRET} to ${now} and repeat this update`]) assert.ok(reason.includes(part), reason);
+      assert.deepEqual(secret.values(), values);
+      assert.deepEqual(world.called('PutSecretValue'), []);
+    } else {
+      await world.succeed(event);
+      assert.deepEqual(secret.values(), { ...values, ...domain('new.example.com') });
+    }
+  });
+}
+
+test('an unchanged version does not ask for the state of the stack', async (t) => {
+  const { world } = await created(t);
+  await world.succeed(update({ Settings: { DOMAIN_NAME: 'new.example.com' } }));
+  assert.deepEqual(world.called('DescribeStacks'), []);
+});
+
+// The first two reads wait for each other, so that both see the secret as it was before either write.
+const meeting = ({ GetSecretValue }) => {
+  let meet;
+  const met = new Promise((resolve) => { meet = resolve; });
+  let reads = 0;
+  return {
+    GetSecretValue: async (input) => {
+      reads += 1;
+      if (reads === 2) meet();
+      await met;
+      return GetSecretValue(input);
+    },
+  };
+};
+
+test('of two invocations at once for one request one writes, and both answer for what it wrote', async (t) => {
+  const secret = vault();
+  const both = meeting(secret.calls);
+  const [one, other] = [await on(t, secret, both), await on(t, secret, both)];
+  const event = create();
+  const [first, second] = await Promise.all([one.succeed(event), other.succeed(event)]);
+  assert.equal(one.called('PutSecretValue').length + other.called('PutSecretValue').length, 2);
+  assert.equal(secret.writes, 1);
+  assert.deepEqual(first, second);
+  assert.deepEqual(await one.succeed(update()), first);
+});
+
+for (const [name, text] of Object.entries(TEXTS)) {
+  test(`what another invocation wrote is not told when it is ${name}`, async (t) => {
+    const secret = vault();
+    const world = await on(t, secret, {
+      PutSecretValue: () => {
+        secret.text = text;
+        throw awsError('ResourceExistsException');
+      },
+    });
+    assert.match(await world.fail(create()), /not a JSON object/);
+    assert.doesNotMatch(world.puts[0].body + world.log, /hunter2|4711/);
+  });
+}
+
+test('the token of a write is the one of the request', async (t) => {
+  const secret = vault();
+  const world = await on(t, secret);
+  const event = create();
+  await world.succeed(event);
+  assert.equal(world.called('PutSecretValue')[0].ClientRequestToken, event.RequestId);
+});
+
+test('Revision does not depend on the order of the properties', async (t) => {
+  const { world, Revision } = await created(t);
+  const reversed = ({ Settings, ...others }) => Object.fromEntries(Object.entries(
+    { ...others, Settings: Object.fromEntries(Object.entries(Settings).reverse()) }).reverse());
+  const event = update();
+  event.ResourceProperties = reversed(event.ResourceProperties);
+  assert.equal((await world.succeed(event)).Revision, Revision);
+  assert.deepEqual(world.called('PutSecretValue'), []);
+});
+
+test('Revision does not change with the version, which masters do not apply', async (t) => {
+  const { secret, world, Revision } = await created(t);
+  secret.edit({ OPENVIDU_VERSION: NEWER });
+  assert.equal((await world.succeed(update({ Version: NEWER }))).Revision, Revision);
+});
+
+test('Revision cannot be computed from the settings', async (t) => {
+  const [one, other] = [await created(t), await created(t)];
+  assert.match(one.Revision, /^[0-9a-f]{16}$/);
+  // Equal settings, yet another Revision: it takes something that only the secret knows.
+  assert.notEqual(one.Revision, other.Revision);
+  const settings = Object.entries(one.secret.values()).filter(([key]) => !GENERATED.includes(key));
+  for (const form of [settings, settings.sort(), Object.fromEntries(settings), properties(), properties().Settings]) {
+    for (const algorithm of ['md5', 'sha1', 'sha256', 'sha512']) {
+      const hash = createHash(algorithm).update(JSON.stringify(form)).digest('hex');
+      assert.ok(!hash.includes(one.Revision));
+    }
+  }
+});
+
+test('Revision is all that is answered', async (t) => {
+  const world = await on(t, vault());
+  assert.deepEqual(Object.keys(await world.succeed(create())), ['Revision']);
+});

@@ -1,0 +1,218 @@
+// Runs a function as Lambda would: the synthesized text as a CommonJS module, fake clients of the AWS SDK, and in place of
+// CloudFormation a web server that takes the answers. FUNCTIONS_CODE is the folder of that text: go test sets it.
+const assert = require('node:assert/strict');
+const { readFileSync } = require('node:fs');
+const { createServer } = require('node:http');
+const { once } = require('node:events');
+const { join } = require('node:path');
+const { inspect } = require('node:util');
+const { compileFunction } = require('node:vm');
+
+const STACK = 'arn:aws:cloudformation:eu-west-1:111122223333:stack/OpenViduHA/5e1f0a70-0000-11ef-9262-0a0a0a0a0a0a';
+
+// What the clients throw: callers tell errors apart by their name.
+const awsError = (name, message) => Object.assign(new Error(message ?? `a message of ${name}`), { name });
+
+// The modules that the runtime brings along, of which only these commands are expected.
+const sdk = {
+  '@aws-sdk/client-cloudformation': ['CloudFormationClient', 'DescribeStacksCommand'],
+  '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeSubnetsCommand'],
+  '@aws-sdk/client-secrets-manager': ['SecretsManagerClient', 'GetSecretValueCommand', 'PutSecretValueCommand'],
+};
+
+const fakeRequire = (send) => (name) => {
+  if (name === 'crypto') return require('node:crypto');
+  assert.ok(name in sdk, `the code requires '${name}', which these tests do not provide`);
+  const [client, ...commands] = sdk[name];
+  return {
+    [client]: class {
+      send(command) {
+        assert.ok(commands.includes(command.name), `${client} was sent ${command.name}`);
+        return send(command.name.replace(/Command$/, ''), command.input);
+      }
+    },
+    ...Object.fromEntries(commands.map((command) => [command, class {
+      constructor(input) { Object.assign(this, { name: command, input }); }
+    }])),
+  };
+};
+
+// A function of its own for the test t. aws has a method for each call that may be made, by the name of the call; nothing of
+// what is confidential may be logged or answered.
+const start = async (t, file, aws, confidential = new Set()) => {
+  const world = { calls: [], log: '', puts: [], refuse: undefined };
+  const send = async (call, input) => {
+    world.calls.push({ call, input });
+    if (!aws[call]) throw new Error(`${call} was not expected`);
+    return aws[call](input);
+  };
+  const console = new Proxy({}, {
+    get: () => (...words) => {
+      world.log += words.map((word) => (typeof word === 'string' ? word : inspect(word))).join(' ') + '\n';
+    },
+  });
+  const path = join(process.env.FUNCTIONS_CODE, file);
+  const exports = {};
+  const module = { exports };
+  const timers = new Set();
+  const scope = {
+    exports,
+    module,
+    require: fakeRequire(send),
+    console,
+    setTimeout: (...given) => {
+      const timer = setTimeout(...given);
+      timers.add(timer);
+      return timer;
+    },
+    clearTimeout: (timer) => {
+      timers.delete(timer);
+      clearTimeout(timer);
+    },
+  };
+  compileFunction(readFileSync(path, 'utf8'), Object.keys(scope), { filename: path })(...Object.values(scope));
+
+  const server = createServer(async (request, response) => {
+    let body = '';
+    for await (const part of request.setEncoding('utf8')) body += part;
+    world.puts.push({ method: request.method, url: request.url, headers: request.headers, body });
+    response.writeHead(world.refuse ?? 200).end();
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  server.unref(); // a test that fails must not keep the process waiting
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+
+  world.called = (call) => world.calls.filter((one) => one.call === call).map(({ input }) => input);
+
+  // invoke gives CloudFormation's view of one invocation: one answer that it accepts, whatever happened.
+  world.invoke = async (given, remaining = 60000) => {
+    const event = {
+      StackId: STACK,
+      ResponseURL: `http://127.0.0.1:${server.address().port}/answer?signature=a%2Fb`,
+      ...(given.RequestType === 'Create' ? {} : { PhysicalResourceId: 'made-at-creation' }),
+      ...given,
+    };
+    const puts = world.puts.length;
+    const logged = world.log.length;
+    try {
+      await module.exports.handler(event, { getRemainingTimeInMillis: () => remaining });
+    } finally {
+      const said = world.log + world.puts.map(({ body }) => body).join('\n');
+      for (const value of confidential) assert.ok(!said.includes(value), `'${value}' was logged or answered`);
+    }
+    assert.equal(timers.size, 0, 'a timer that is left would go off in a later invocation');
+    assert.equal(world.puts.length, puts + 1, 'there must be one answer');
+    const { method, url, headers, body } = world.puts.at(-1);
+    assert.equal(method, 'PUT');
+    assert.equal(url, '/answer?signature=a%2Fb');
+    // The signature of the real address covers an empty content type, and S3 takes no chunks without a length.
+    assert.equal(headers['content-type'], '');
+    assert.equal(headers['content-length'], String(Buffer.byteLength(body)));
+    assert.ok(Buffer.byteLength(body) <= 4096, 'CloudFormation takes 4096 bytes');
+    const answer = JSON.parse(body);
+    for (const key of ['StackId', 'RequestId', 'LogicalResourceId']) assert.equal(answer[key], event[key]);
+    if (event.PhysicalResourceId) assert.equal(answer.PhysicalResourceId, event.PhysicalResourceId);
+    assert.ok(answer.PhysicalResourceId, 'there must be a PhysicalResourceId');
+    if (answer.Status === 'FAILED') {
+      assert.ok(answer.Reason.length >= 1 && answer.Reason.length <= 1000, 'Reason must have 1 to 1000 characters');
+    } else {
+      assert.equal(answer.Status, 'SUCCESS');
+      assert.equal(answer.Reason, undefined);
+    }
+    assert.ok(world.log.slice(logged).includes(`${event.RequestType} ${event.LogicalResourceId} ${answer.Status}`),
+      'the log must tell the outcome');
+    return answer;
+  };
+
+  world.succeed = async (event, ...rest) => {
+    const answer = await world.invoke(event, ...rest);
+    assert.equal(answer.Status, 'SUCCESS', answer.Reason);
+    return answer.Data;
+  };
+
+  world.fail = async (event, ...rest) => {
+    const answer = await world.invoke(event, ...rest);
+    assert.equal(answer.Status, 'FAILED');
+    assert.equal(answer.Data, undefined);
+    return answer.Reason;
+  };
+  return world;
+};
+
+// The promises of the frame that both functions stand in: create makes a Create event, aws the calls that it takes, and slow
+// names one of these.
+const testFrame = (test, file, create, aws, slow) => {
+  const hang = () => new Promise(() => {});
+
+  test('Delete answers SUCCESS without calling AWS', async (t) => {
+    const world = await start(t, file, {});
+    const answer = await world.invoke({ ...create(), RequestType: 'Delete' });
+    assert.equal(answer.Status, 'SUCCESS');
+    assert.deepEqual(world.calls, []);
+  });
+
+  test('PhysicalResourceId is made at Create and stays', async (t) => {
+    const world = await start(t, file, aws());
+    const event = create();
+    const { PhysicalResourceId } = await world.invoke(event);
+    assert.equal(PhysicalResourceId, `${event.LogicalResourceId}-${STACK.split('/').at(-1)}`);
+    assert.equal((await world.invoke(event)).PhysicalResourceId, PhysicalResourceId);
+    const update = { ...event, RequestType: 'Update', OldResourceProperties: event.ResourceProperties, PhysicalResourceId };
+    assert.equal((await world.invoke(update)).PhysicalResourceId, PhysicalResourceId);
+  });
+
+  test('PhysicalResourceId of a Create that failed is the one of a Create that succeeds', async (t) => {
+    const [good, bad] = [await start(t, file, aws()), await start(t, file, {})];
+    assert.equal((await bad.invoke(create())).PhysicalResourceId, (await good.invoke(create())).PhysicalResourceId);
+  });
+
+  test('a call that never returns is answered FAILED 10 s before the time is up', { timeout: 5000 }, async (t) => {
+    const world = await start(t, file, { ...aws(), [slow]: hang });
+    const begin = Date.now();
+    assert.match(await world.fail(create(), 10300), /did not answer in time/);
+    const took = Date.now() - begin;
+    assert.ok(took >= 250 && took < 3000, `answered after ${took} ms`);
+  });
+
+  test('a call that never returns is answered at once when the time is nearly up', { timeout: 5000 }, async (t) => {
+    const world = await start(t, file, { ...aws(), [slow]: hang });
+    await world.fail(create(), 3000);
+  });
+
+  test('a slow call succeeds while there is time', async (t) => {
+    const calls = aws();
+    const world = await start(t, file, {
+      ...calls,
+      [slow]: (input) => new Promise((resolve) => { setTimeout(resolve, 300); }).then(() => calls[slow](input)),
+    });
+    await world.succeed(create());
+  });
+
+  test('a Reason is cut to 1000 characters', async (t) => {
+    const world = await start(t, file, { ...aws(), [slow]: () => { throw awsError('Long', `begin ${'x'.repeat(5000)}`); } });
+    const reason = await world.fail(create());
+    assert.equal(reason.length, 1000);
+    assert.match(reason, /^begin x+$/);
+  });
+
+  test('an error without a message is named', async (t) => {
+    const world = await start(t, file, { ...aws(), [slow]: () => { throw awsError('ThrottlingException', ''); } });
+    assert.equal(await world.fail(create()), 'ThrottlingException');
+  });
+
+  for (const [outcome, calls] of [['SUCCESS', aws], ['FAILED', () => ({})]]) {
+    test(`a refused answer of ${outcome} makes the handler throw, so that Lambda repeats it`, async (t) => {
+      const world = await start(t, file, calls());
+      world.refuse = 403;
+      await assert.rejects(world.invoke(create()), /^Error: CloudFormation: 403$/);
+      assert.equal(JSON.parse(world.puts[0].body).Status, outcome);
+      world.refuse = undefined;
+      assert.equal((await world.invoke(create())).Status, outcome);
+    });
+  }
+};
+
+module.exports = { STACK, awsError, start, testFrame };
