@@ -866,9 +866,9 @@ func TestUserDataGivesTheNodeItsValues(t *testing.T) {
 		"MasterLaunchTemplate": {
 			"ENI_IDS":    "eni-0123456789abcdef1 eni-0123456789abcdef2 eni-0123456789abcdef3 eni-0123456789abcdef4",
 			"VOLUME_IDS": "vol-0123456789abcdef1 vol-0123456789abcdef2 vol-0123456789abcdef3 vol-0123456789abcdef4",
-			"DISK_SIZE":  "16384", "SETTINGS_REVISION": "0123456789abcdef",
+			"DISK_SIZE":  "16384", "REVISION": "0123456789abcdef",
 		},
-		"OpenViduMediaNodeLaunchTemplate": {"HOOK": "drain", "SETTINGS_REVISION": ""},
+		"OpenViduMediaNodeLaunchTemplate": {"HOOK": "drain", "REVISION": ""},
 	}
 	for id, text := range userData(t) {
 		header, _, ok := strings.Cut(text, "\nset -Eeuo pipefail\n")

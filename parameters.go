@@ -85,7 +85,7 @@ var parameterTable = []parameter{
 	}},
 
 	{sectionScaling, "InitialNumberOfMediaNodes", "Initial Media Nodes", number(2, 1, 0,
-		"Media Nodes to begin with, between minimum and maximum.")},
+		"Media Nodes to begin with.")},
 	{sectionScaling, "MinNumberOfMediaNodes", "Minimum Media Nodes", number(2, 0, 0,
 		"Fewest Media Nodes; two or more survive the loss of one.")},
 	{sectionScaling, "MaxNumberOfMediaNodes", "Maximum Media Nodes", number(5, 1, 0,
@@ -123,7 +123,7 @@ var parameterTable = []parameter{
 	}},
 
 	{sectionVolumes, "RetainVolumes", "Retain volumes", awscdk.CfnParameterProps{
-		Description:           jsii.String("Keep the data volumes when the stack is deleted? Decided once. Take snapshots in any case."),
+		Description:           jsii.String("Keep the data volumes when the stack is deleted? Decided once."),
 		Default:               "true",
 		AllowedValues:         jsii.Strings("true", "false"),
 		ConstraintDescription: jsii.String("Choose true or false."),

@@ -141,9 +141,8 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	var enis []*string
 	for i, subnet := range slots {
 		eni := awsec2.NewCfnNetworkInterface(c, jsii.String(fmt.Sprint("ENI", i+1)), &awsec2.CfnNetworkInterfaceProps{
-			SubnetId:    subnet.SubnetId(),
-			GroupSet:    &[]any{group.SecurityGroupId()},
-			Description: jsii.String(fmt.Sprint("Master Node ", i+1)),
+			SubnetId: subnet.SubnetId(),
+			GroupSet: &[]any{group.SecurityGroupId()},
 		})
 		enis = append(enis, eni.Ref())
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
@@ -163,7 +162,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		bootstrap.List("ENI_IDS", values(enis)...),
 		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
 		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
-		bootstrap.Value("SETTINGS_REVISION", *c.shared.Revision()))
+		bootstrap.Value("REVISION", *c.shared.Revision()))
 	c.template = newLaunchTemplate(c, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, header)
 
 	for i, subnet := range slots {

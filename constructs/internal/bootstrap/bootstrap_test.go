@@ -30,7 +30,7 @@ func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
 	common := []Var{Value("REGION", ""), Value("STACK", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""), Value("WAIT_URL", ""),
 		Value("INSTALLER_URL", ""), List("MASTER_IPS", "")}
 	for name, text := range map[string]string{
-		"master": Header(append(common, List("ENI_IDS", ""), List("VOLUME_IDS", ""), Value("DISK_SIZE", ""), Value("SETTINGS_REVISION", ""))...) + Common + Master,
+		"master": Header(append(common, List("ENI_IDS", ""), List("VOLUME_IDS", ""), Value("DISK_SIZE", ""), Value("REVISION", ""))...) + Common + Master,
 		"media":  Header(append(common, Value("HOOK", ""))...) + Common + Media,
 	} {
 		file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), name)

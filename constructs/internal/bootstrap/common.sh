@@ -2,7 +2,6 @@
 # shellcheck shell=bash
 
 set -Eeuo pipefail
-umask 077
 export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS_DEFAULT_OUTPUT=text PATH=$PATH:/snap/bin
 
 SELF=/usr/local/sbin/openvidu-node
@@ -51,8 +50,8 @@ imds() {
 redact() {
   # The empty line keeps the first file from being empty, which awk could not tell from the second.
   awk 'NR==FNR{if(length>5)s[$0];next}
-{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print}' \
-    <(echo && jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' <<<"$SECRET") -
+{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print;fflush()}' \
+    <(echo && jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' 2>/dev/null <<<"$SECRET") -
 }
 
 # signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
@@ -200,7 +199,7 @@ put_settings() {
   local file=$OPENVIDU/config/$1
   shift
   [[ -f $file ]] || return 0 # not in this version
-  jq -r --rawfile old "$file" '. as $s
+  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" '. as $s
 |def q: tostring|if test("[\n\r]") then error("line break in a setting")
 elif test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
 elif test("\u0027")|not then "\u0027\(.)\u0027"
@@ -212,7 +211,8 @@ else "\"\(gsub("(?<c>[\\\\\"$`])";"\\\(.c)"))\"" end;
   if cmp -s "$file.new" "$file"; then
     rm "$file.new"
   else
-    cp -p --attributes-only "$file" "$file.new" && mv "$file.new" "$file"
+    # Synced first: after a power cut the new name would stand for an empty file.
+    sync "$file.new" && mv "$file.new" "$file"
   fi
 }
 
@@ -224,6 +224,7 @@ apply_secret() {
   else
     apply_settings
   fi
+  chmod 700 "$OPENVIDU" # containers see what is below; other users of the node do not
   : >"$STATE/installed"
 }
 
@@ -238,7 +239,9 @@ healthy() {
 }
 
 main() {
+  umask 077 # the log is root's alone; what OpenVidu installs is read by its services' users
   exec >>"$LOG" 2>&1
+  umask 022
   trap 'failed $? $LINENO "$BASH_COMMAND"' ERR
   case ${1:-} in
     '') install_units ;;

@@ -6,7 +6,7 @@ STAGE=/run/openvidu-volume
 role_units() {
   mkdir -p /etc/systemd/system/openvidu.service.d /etc/systemd/networkd.conf.d
   # OpenVidu must never start on the empty directory below the volume.
-  printf '[Unit]\nAssertPathIsMountPoint=%s\n' "$OPENVIDU" >/etc/systemd/system/openvidu.service.d/volume.conf
+  printf '[Unit]\nAssertPathIsMountPoint=%s\nRequiresMountsFor=%s\n' "$OPENVIDU" "$OPENVIDU" >/etc/systemd/system/openvidu.service.d/volume.conf
   # networkd, when it restarts, would sweep away the source routing set up below.
   printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
     >/etc/systemd/networkd.conf.d/90-openvidu.conf
@@ -48,7 +48,7 @@ find_interface() {
 route_interface() {
   local via primary subnet
   read -r _ _ via _ primary _ < <(ip -4 route show default | grep -v " dev $DEV ")
-  subnet=$(ip -4 route show dev "$primary" scope link | awk '$1~"/"{print $1;exit}')
+  subnet=$(ip -4 route show dev "$primary" scope link | awk '$1~"/"&&!n++{print $1}')
   ip link set "$DEV" up
   ip addr replace "$FIXED_IP/32" dev "$DEV"
   ip route replace "$subnet" dev "$DEV" table 1777
@@ -87,7 +87,7 @@ format_if_blank() {
   found=$(blkid -p -o export "$DEVICE") || code=$?
   case $code:$found in
     2:) cmp -n 1048576 "$DEVICE" /dev/zero || die "volume $VOLUME_ID is neither blank nor known; left as it is" ;;
-    0:*LABEL=openvidu*TYPE=xfs*) [[ $(od -An -tu1 -j126 -N1 "$DEVICE") -eq 1 ]] || return 0 ;;
+    0:*LABEL=openvidu$'\n'*TYPE=xfs*) [[ $(od -An -tu1 -j126 -N1 "$DEVICE") -eq 1 ]] || return 0 ;;
     *) die "volume $VOLUME_ID holds a foreign file system (${found//$'\n'/ }); left as it is" ;;
   esac
   mkfs.xfs -q -f -L openvidu "$DEVICE"
@@ -115,8 +115,10 @@ adopt_volume() {
   rm -rf --one-file-system "$OPENVIDU"
 }
 
+# At the next boot systemd mounts it before Docker starts containers of its own accord, and at shutdown after they stopped.
 mount_volume() {
   mkdir -p "$OPENVIDU"
+  grep -q " $OPENVIDU " /etc/fstab || echo "$DEVICE $OPENVIDU xfs nofail,x-systemd.before=docker.service 0 0" >>/etc/fstab
   mountpoint -q "$OPENVIDU" || mount "$DEVICE" "$OPENVIDU"
   xfs_growfs "$OPENVIDU" >/dev/null # takes what a bigger DiskSize gave; else it changes nothing
 }
@@ -165,7 +167,7 @@ boot() {
     fi
   fi
   step mount_volume
-  say "settings $SETTINGS_REVISION"
+  say "settings $REVISION"
   step apply_secret
   step start_openvidu
   step healthy http://127.0.0.1:7880/health/caddy

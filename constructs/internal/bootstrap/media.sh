@@ -55,10 +55,10 @@ boot() {
   step signal SUCCESS ready
 }
 
-# The containers that carry calls, one id a line.
+# The containers that carry calls, one id a line. A Docker that hangs must not keep the heartbeats back.
 carriers() {
   local all
-  all=$(docker ps --no-trunc --format '{{.ID}} {{.Names}} {{.Label "openvidu-agent"}}') &&
+  all=$(timeout 60 docker ps --no-trunc --format '{{.ID}} {{.Names}} {{.Label "openvidu-agent"}}') &&
     awk '$2~/^(openvidu|ingress|egress)$/||$3=="true"{print $1}' <<<"$all"
 }
 
@@ -74,7 +74,7 @@ live() {
     # Once each: a second SIGQUIT makes LiveKit leave at once and cut the calls. Noted before it is sent, for the same reason.
     [[ ! -e $SIGNALLED/$id ]] || continue
     : >"$SIGNALLED/$id"
-    docker kill --signal=SIGQUIT "$id" >/dev/null || rm -f "$SIGNALLED/$id"
+    timeout 60 docker kill --signal=SIGQUIT "$id" >/dev/null || rm -f "$SIGNALLED/$id"
   done
   [[ -n $ids ]]
 }
