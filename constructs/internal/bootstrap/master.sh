@@ -6,7 +6,8 @@ STAGE=/run/openvidu-volume
 role_units() {
   mkdir -p /etc/systemd/system/openvidu.service.d /etc/systemd/networkd.conf.d
   # OpenVidu must never start on the empty directory below the volume.
-  printf '[Unit]\nAssertPathIsMountPoint=%s\nRequiresMountsFor=%s\n' "$OPENVIDU" "$OPENVIDU" >/etc/systemd/system/openvidu.service.d/volume.conf
+  printf '[Unit]\nAssertPathIsMountPoint=/opt/openvidu\nRequiresMountsFor=/opt/openvidu\n' \
+    >/etc/systemd/system/openvidu.service.d/volume.conf
   # networkd, when it restarts, would sweep away the source routing set up below.
   printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
     >/etc/systemd/networkd.conf.d/90-openvidu.conf
@@ -61,7 +62,7 @@ attach_fixed_ip() {
   # After a reboot the interface is still there: no API is asked.
   if [[ -z $MAC ]] || ! find_interface; then
     retry 90 10 attach_interface
-    retry 60 2 find_interface || die "interface $ENI_ID ($MAC) never appeared"
+    retry 60 2 find_interface || die "no interface $ENI_ID ($MAC)"
   fi
   route_interface
 }
@@ -118,7 +119,10 @@ adopt_volume() {
 # At the next boot systemd mounts it before Docker starts containers of its own accord, and at shutdown after they stopped.
 mount_volume() {
   mkdir -p "$OPENVIDU"
-  grep -q " $OPENVIDU " /etc/fstab || echo "$DEVICE $OPENVIDU xfs nofail,x-systemd.before=docker.service 0 0" >>/etc/fstab
+  grep -q " $OPENVIDU " /etc/fstab || {
+    echo "$DEVICE $OPENVIDU xfs nofail,x-systemd.before=docker.service 0 0" >>/etc/fstab
+    systemctl daemon-reload
+  }
   mountpoint -q "$OPENVIDU" || mount "$DEVICE" "$OPENVIDU"
   xfs_growfs "$OPENVIDU" >/dev/null # takes what a bigger DiskSize gave; else it changes nothing
 }

@@ -39,7 +39,7 @@ apply_settings() { put_settings node/media_node.env REDIS_PASSWORD; }
 boot() {
   step identify
   if terminating; then
-    say 'terminating: nothing is started'
+    say terminating
     return
   fi
   step install_tools
