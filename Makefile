@@ -1,4 +1,4 @@
-.PHONY: help synth test bench
+.PHONY: help synth test bench lab
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -11,3 +11,7 @@ test: ## run all tests
 
 bench: ## time and memory of a synthesis, compared with an empty CDK app
 	go test -run '^$$' -bench . -benchtime 7x .
+
+lab: ## boot the synthesized template on this machine (root, moto; see README.md)
+	go run .
+	cd lab && go test -count=1 -timeout 30m .
