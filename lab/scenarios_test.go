@@ -231,8 +231,8 @@ func TestVolumesThatAreNotBlankAreLeftAsTheyAre(t *testing.T) {
 		make func(v *volume)
 		says string
 	}{
-		"ext4":            {func(v *volume) { run("mkfs.ext4", "-qF", v.file) }, "TYPE=ext4"},
-		"foreign xfs":     {func(v *volume) { run("mkfs.xfs", "-q", "-L", "other", v.file) }, "LABEL=other"},
+		"ext4":        {func(v *volume) { run("mkfs.ext4", "-qF", v.file) }, "TYPE=ext4"},
+		"foreign xfs": {func(v *volume) { run("mkfs.xfs", "-q", "-L", "other", v.file) }, "LABEL=other"},
 		"partition table": {func(v *volume) {
 			record := make([]byte, 512)
 			record[450], record[455], record[459], record[510], record[511] = 0x83, 8, 8, 0x55, 0xaa // one Linux partition
