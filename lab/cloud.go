@@ -55,6 +55,7 @@ type Cloud struct {
 	beats    map[string]int  // heartbeats, by instance
 	sick     map[string]bool // instances that called themselves unhealthy
 	stack    string          // status of the stack
+	expired  bool            // the addresses of wait conditions, after 12 hours
 	serve    func(w http.ResponseWriter, installer []byte)
 	enis     map[string]*eni
 	volumes  map[string]*volume
@@ -120,7 +121,7 @@ func (c *Cloud) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls, c.signals, c.updates = map[string]int{}, map[string][]Signal{}, map[string][]Signal{}
-	c.fault, c.serve, c.stack = nil, nil, "CREATE_IN_PROGRESS"
+	c.fault, c.serve, c.stack, c.expired = nil, nil, "CREATE_IN_PROGRESS", false
 	c.releases, c.beats, c.sick = map[string]bool{}, map[string]int{}, map[string]bool{}
 	c.enis, c.volumes = map[string]*eni{}, map[string]*volume{}
 }
@@ -216,6 +217,13 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	who := c.who(r)
 	if handle, ok := strings.CutPrefix(r.URL.Path, "/wait/"); ok {
 		c.count(who, "Signal")
+		c.mu.Lock()
+		expired := c.expired
+		c.mu.Unlock()
+		if expired {
+			http.Error(w, "Request has expired", http.StatusForbidden)
+			return
+		}
 		var signal Signal
 		if r.Method != http.MethodPut || r.Header.Get("Content-Type") != "" || json.Unmarshal(body, &signal) != nil {
 			http.Error(w, "not a signal: "+string(body), http.StatusBadRequest)

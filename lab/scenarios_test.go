@@ -418,6 +418,49 @@ func TestRebootAppliesTheSecret(t *testing.T) {
 	})
 }
 
+// Update changes parameters of the stack as CloudFormation does: what refers to a changed value follows, master groups are
+// replaced one after another, and each is waited for by the signal of its new instance.
+func TestUpdateRollsOneMasterAfterAnother(t *testing.T) {
+	scenario(t, Options{}, nil, func(s *Stack) {
+		ready(t, s, 1, 2, 3, 4)
+		s.SetSecret(map[string]any{"MINIO_SECRET_KEY": "edited-by-hand"})
+		cloud.mu.Lock()
+		cloud.stack = "UPDATE_IN_PROGRESS"
+		cloud.mu.Unlock()
+
+		const id = "MasterInfoFill"
+		old := s.Resolve(cfn.At(s.Resources[id], "Properties")).(map[string]any)
+		revision := s.attribute(id, "Revision")
+		s.Values["DomainName"] = "new.example.com"
+		must(s.invoke(id, "Custom::OpenViduCredentials", "Update", s.Resolve(cfn.At(s.Resources[id], "Properties")).(map[string]any), old))
+		if s.attribute(id, "Revision") == revision {
+			t.Error("the changed setting gives the same revision: nothing would roll")
+		}
+		expect(t, "hand edit", s.Secret()["MINIO_SECRET_KEY"].(string), "edited-by-hand")
+
+		for slot := 1; slot <= 4; slot++ {
+			group := Group(slot)
+			done := make(chan bool)
+			go func() { s.Replace(group, time.Second); close(done) }()
+			// While this one is away, the others serve.
+			for other := 1; other <= 4; other++ {
+				if other != slot {
+					expect(t, fmt.Sprint("slot ", other, " while ", slot, " rolls"), s.Machine(Group(other)).Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:7880/health/caddy"), "200")
+				}
+			}
+			<-done
+			eventually(t, 60, "the signal of "+group, func() bool {
+				cloud.mu.Lock()
+				defer cloud.mu.Unlock()
+				return slices.ContainsFunc(cloud.updates[group], func(signal Signal) bool {
+					return signal.Status == "SUCCESS" && signal.UniqueId == s.Machine(group).Id
+				})
+			})
+			expect(t, "domain", s.Machine(group).Shell("sed -n 's/^DOMAIN_NAME=//p' /opt/openvidu/config/cluster/openvidu.env"), "new.example.com")
+		}
+	})
+}
+
 func TestMediaNodes(t *testing.T) {
 	fleet := func(t *testing.T, options Options, check func(s *Stack, m *Machine)) {
 		options.Masters, options.Media = 1, 1
@@ -444,6 +487,18 @@ func TestMediaNodes(t *testing.T) {
 			failure(t, s, "MediaReady", "install_media failed", "no space for the images")
 			eventually(t, 20, "unhealthy", func() bool { cloud.mu.Lock(); defer cloud.mu.Unlock(); return cloud.sick[m.Id] })
 			eventually(t, 20, "the log", func() bool { return strings.Contains(logged(s), "no space for the images") })
+		})
+	})
+	t.Run("scale-out after the wait condition's address expired", func(t *testing.T) {
+		fleet(t, Options{}, func(s *Stack, m *Machine) {
+			ready(t, s, 0)
+			cloud.mu.Lock()
+			cloud.expired = true
+			cloud.mu.Unlock()
+			late := s.Launch(MediaGroup)
+			eventually(t, 40, "its end of the boot", func() bool { return strings.Contains(late.Log(), "no stack creation waits") })
+			expect(t, "health", late.Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:9092/"), "200")
+			expect(t, "boot", late.Shell("cat /run/standin-systemd/openvidu-node.code"), "0")
 		})
 	})
 	t.Run("drain waits for rooms, streams, recordings and agents", func(t *testing.T) {

@@ -1,5 +1,5 @@
 # A Master Node: its slot gives it a fixed private IP (a network interface) and its data (a volume).
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
 STAGE=/run/openvidu-volume
 

@@ -1,5 +1,5 @@
 # A Media Node: carries the calls. It drains before Auto Scaling may terminate it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
 NODE=media-node # one name for all: the stack waits for the first of them
 SIGNALLED=/run/openvidu-drain
