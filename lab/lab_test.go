@@ -161,7 +161,7 @@ func eventually(t *testing.T, seconds int, what string, condition func() bool) {
 // ready waits for the success of the given slots (and of a Media Node, when slot 0 is among them).
 func ready(t *testing.T, s *Stack, slots ...int) {
 	t.Helper()
-	eventually(t, 40, fmt.Sprint("slots ready: ", slots), func() bool {
+	eventually(t, 120, fmt.Sprint("slots ready: ", slots), func() bool {
 		for _, signal := range append(s.Signals("MasterReady"), s.Signals("MediaReady")...) {
 			if signal.Status != "SUCCESS" {
 				t.Fatalf("%s", signal.Reason)
