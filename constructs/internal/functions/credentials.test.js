@@ -279,7 +279,7 @@ const TEXTS = {
   'JSON that is cut off': '{"REDIS_PASSWORD":"hunter2"',
   'a JSON string': '"hunter2"',
   'a JSON array': '["hunter2"]',
-  'a JSON number': '4711',
+  'a JSON number': '471147114711471147',
   'JSON null': 'null',
   'an empty text': '',
 };
@@ -292,7 +292,7 @@ for (const [name, text] of Object.entries(TEXTS)) {
       const reason = await world.fail(event);
       assert.match(reason, /not a JSON object and was left as it is/);
       assert.ok(reason.includes(SECRET));
-      assert.doesNotMatch(reason + world.log, /hunter2|4711|REDIS/);
+      assert.doesNotMatch(reason + world.log, /hunter2|47114711|REDIS/);
       assert.deepEqual(world.called('PutSecretValue'), []);
     });
   }
@@ -411,7 +411,7 @@ for (const [name, text] of Object.entries(TEXTS)) {
       },
     });
     assert.match(await world.fail(create()), /not a JSON object/);
-    assert.doesNotMatch(world.puts[0].body + world.log, /hunter2|4711/);
+    assert.doesNotMatch(world.puts[0].body + world.log, /hunter2|47114711/);
   });
 }
 
