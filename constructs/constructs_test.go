@@ -240,6 +240,9 @@ func TestPropsReachTheResources(t *testing.T) {
 			t.Errorf("settings lack %s: %s", want, fill)
 		}
 	}
+	if roles := text(ofType(resources, "AWS::IAM::Role")); !strings.Contains(roles, `"kms:CreateGrant"`) || !strings.Contains(roles, `"kms:GrantIsForAWSResource":true`) {
+		t.Errorf("no master may attach a volume with this key: %s", roles)
+	}
 	if !strings.Contains(fill, "DefaultPolicy") {
 		t.Errorf("the function may run before it may use the key: %s", fill)
 	}
@@ -420,9 +423,10 @@ func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 		}, []string{"Volumes has 3 volumes: give one for each of the 4 slots"}},
 		"fleet": {func() {
 			constructs.NewMediaFleet(scope, jsii.String("F"), &constructs.MediaFleetProps{
-				MinCapacity: jsii.Number(-1), MaxCapacity: jsii.Number(0), InitialCapacity: jsii.Number(2.5), TargetCpuUtilization: jsii.Number(101),
+				InstanceProps: constructs.InstanceProps{RootVolumeSize: awscdk.Size_Gibibytes(jsii.Number(8))},
+				MinCapacity:   jsii.Number(-1), MaxCapacity: jsii.Number(0), InitialCapacity: jsii.Number(2.5), TargetCpuUtilization: jsii.Number(101),
 			})
-		}, []string{"Own/Video/F:", "Masters is required", "Vpc is required", "MinCapacity is -1", "MaxCapacity is 0", "InitialCapacity is 2.5", "TargetCpuUtilization is 101: give a whole number from 1 to 100"}},
+		}, []string{"Own/Video/F:", "Masters is required", "Vpc is required", "RootVolumeSize is 8: give a whole number from 20 to 16384", "MinCapacity is -1", "MaxCapacity is 0", "InitialCapacity is 2.5", "TargetCpuUtilization is 101: give a whole number from 1 to 100"}},
 		"fleet sizes": {func() {
 			constructs.NewMediaFleet(scope, jsii.String("F2"), &constructs.MediaFleetProps{
 				Masters: masters, Vpc: p.vpc, MinCapacity: jsii.Number(4), InitialCapacity: jsii.Number(2),

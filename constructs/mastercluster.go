@@ -116,6 +116,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			}
 		}
 	}
+	props.InstanceProps.check(&wrong)
 	if props.Volumes != nil && len(*props.Volumes.VolumeIds()) != MasterNodes {
 		wrong.add("Volumes has %d volumes: give one for each of the %d slots", len(*props.Volumes.VolumeIds()), MasterNodes)
 	}
@@ -153,10 +154,10 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 
 	c.nodes.policy.AddStatements(
 		allowAttach(attachInterface, "network-interface", enis),
-		allowAttach(attachVolume, "volume", *c.volumes.VolumeIds()),
 		allowAttachTo(clusterTag, cluster, attachInterface, attachVolume),
 		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
+	c.nodes.policy.AddStatements(c.volumes.attachStatements()...)
 
 	header := append(c.nodes.header(c, c.shared, c.ips, installer),
 		bootstrap.List("ENI_IDS", values(enis)...),

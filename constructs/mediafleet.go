@@ -80,6 +80,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster that the Media Nodes belong to")
 	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the masters")
+	props.InstanceProps.check(&wrong)
 	wrong.within("MinCapacity", props.MinCapacity, 0, 1000)
 	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
 	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)

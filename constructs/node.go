@@ -43,8 +43,14 @@ type InstanceProps struct {
 	KeyPair awsec2.IKeyPair
 	// RootDeviceName of the image. Default: /dev/xvda, Amazon Linux's (Ubuntu: /dev/sda1).
 	RootDeviceName *string
-	// RootVolumeSize of a node, at least 20 GiB. Default: 50 GiB.
+	// RootVolumeSize of a node, 20 GiB to 16 TiB. Default: 50 GiB.
 	RootVolumeSize awscdk.Size
+}
+
+func (p InstanceProps) check(wrong *problems) {
+	if p.RootVolumeSize != nil {
+		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
+	}
 }
 
 // node is what MasterCluster and MediaFleet both make.
@@ -160,7 +166,7 @@ func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautosc
 	wait := awscdk.NewCfnWaitCondition(scope, jsii.String("AllReady"), &awscdk.CfnWaitConditionProps{
 		Handle:  n.handle.Ref(),
 		Count:   jsii.Number(count),
-		Timeout: jsii.String("3600"),
+		Timeout: numberText(readyTimeoutSeconds),
 	})
 	for _, group := range groups {
 		wait.Node().AddDependency(group)

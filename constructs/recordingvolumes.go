@@ -38,12 +38,16 @@ type RecordingVolumes interface {
 	Size() awscdk.Size
 	// GrantAttach lets the grantee attach these volumes to instances that carry the tag.
 	GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string)
+
+	// attachStatements allow to attach the volumes; allowAttachTo says to which instances.
+	attachStatements() []awsiam.PolicyStatement
 }
 
 type recordingVolumes struct {
 	constructs.Construct
 	ids  []*string
 	size awscdk.Size
+	key  awskms.IKey
 }
 
 // NewRecordingVolumes makes one volume for each zone. It panics on wrong props, with all problems at once.
@@ -60,7 +64,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	}
 	wrong.report(scope, id)
 
-	v := &recordingVolumes{size: size}
+	v := &recordingVolumes{size: size, key: props.EncryptionKey}
 	constructs.NewConstruct_Override(v, scope, id)
 
 	policy := props.RemovalPolicy
@@ -115,8 +119,23 @@ func (v *recordingVolumes) Size() awscdk.Size { return v.size }
 
 func (v *recordingVolumes) GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string) {
 	principal := grantee.GrantPrincipal()
-	principal.AddToPrincipalPolicy(allowAttach(attachVolume, "volume", v.ids))
+	for _, statement := range v.attachStatements() {
+		principal.AddToPrincipalPolicy(statement)
+	}
 	principal.AddToPrincipalPolicy(allowAttachTo(*tagKey, tagValue, attachVolume))
+}
+
+func (v *recordingVolumes) attachStatements() []awsiam.PolicyStatement {
+	statements := []awsiam.PolicyStatement{allowAttach(attachVolume, "volume", v.ids)}
+	if v.key != nil {
+		// Who attaches a volume lets EC2 use its key, by a grant.
+		statements = append(statements, awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:    jsii.Strings("kms:CreateGrant"),
+			Resources:  &[]*string{v.key.KeyArn()},
+			Conditions: &map[string]any{"Bool": map[string]any{"kms:GrantIsForAWSResource": true}},
+		}))
+	}
+	return statements
 }
 
 func (v *recordingVolumes) ToString() *string { return v.Node().Path() }
