@@ -1,5 +1,4 @@
 // Fills the secret: settings come from the parameters, generated values appear once and stay, hand edits stay.
-const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
 const { createHmac, randomInt } = require('crypto');
 
 const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
@@ -33,17 +32,20 @@ const settings = ({ Settings, MasterIps }) => {
   };
 };
 
-async function work({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) {
+exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) => {
+  const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
   const client = new SecretsManagerClient();
   const { SecretArn, Version } = ResourceProperties;
-  const read = async () => {
+  const read = async (VersionId) => {
     let secret = {};
     try {
-      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn, VersionId }))).SecretString);
     } catch (error) {
       // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
       if (error instanceof SyntaxError) secret = null;
-      else if (error.name !== 'ResourceNotFoundException') throw error;
+      else if (VersionId || error.name !== 'ResourceNotFoundException') {
+        throw new Error(`The secret ${SecretArn} cannot be read: ${error.message || error.name}`);
+      }
     }
     if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
       throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
@@ -70,14 +72,21 @@ async function work({ RequestType, RequestId, StackId, ResourceProperties, OldRe
   const SecretString = JSON.stringify(secret);
   if (SecretString !== was) {
     try {
-      // The token makes a repeated or concurrent invocation for the same request write once.
+      // The token is the new version's id: so a repeated or concurrent invocation for the same request writes once. For others
+      // there is no lock: CloudFormation sends one request at a time, and none reaches this function after it gave up.
       await client.send(new PutSecretValueCommand({ SecretId: SecretArn, SecretString, ClientRequestToken: RequestId }));
     } catch (error) {
-      if (error.name !== 'ResourceExistsException') throw error;
-      secret = await read();
+      if (error.name !== 'ResourceExistsException') {
+        // A message that quotes a value is not for logs and events.
+        const { name, message } = error;
+        const told = Object.values(secret).some((value) => value && message.includes(value)) ? name : message || name;
+        throw new Error(`The secret ${SecretArn} cannot be written: ${told}`);
+      }
+      // That version, not the current one: reads of what is current may lag behind.
+      secret = await read(RequestId);
     }
   }
   // Keyed, so that nobody who reads the user data can try out settings against it.
   const hash = createHmac('sha256', `${secret.MONGO_REPLICA_SET_KEY}`).update(JSON.stringify(Object.entries(now).sort()));
   return { Revision: hash.digest('hex').slice(0, 16) };
-}
+};
