@@ -45,6 +45,9 @@ const preflight = [
       + "OpenViduMasterNodeSubnets: 'subnet-nat' does not auto-assign public IPv4 addresses; enable that, or choose another subnet." },
   { name: 'a Media Node subnet whose route table has no default route', now: { OpenViduMediaNodeSubnets: ['subnet-a', 'subnet-closed'] },
     refused: "OpenViduMediaNodeSubnets: 'subnet-closed' has no default route to an internet gateway; add 0.0.0.0/0 to its route table, or choose a public subnet." },
+  { name: 'a subnet whose default route leads to a VPN', now: { OpenViduMediaNodeSubnets: ['subnet-vpn'] },
+    refused: "OpenViduMediaNodeSubnets: 'subnet-vpn' has no default route to an internet gateway; add 0.0.0.0/0 to its route table, or choose a public subnet. "
+      + "OpenViduMediaNodeSubnets: 'subnet-vpn' does not auto-assign public IPv4 addresses; enable that, or choose another subnet." },
   { name: 'a subnet whose internet gateway is gone', now: { OpenViduMediaNodeSubnets: ['subnet-hole'] },
     refused: "OpenViduMediaNodeSubnets: 'subnet-hole' has no default route to an internet gateway; add 0.0.0.0/0 to its route table, or choose a public subnet." },
   { name: 'a subnet for both kinds of nodes that does not assign public addresses',
@@ -53,6 +56,7 @@ const preflight = [
 
   { name: 'private nodes behind public load balancer subnets',
     now: { LoadBalancerSubnets: ['subnet-a', 'subnet-b'], OpenViduMasterNodeSubnets: ['subnet-nat'], OpenViduMediaNodeSubnets: ['subnet-nat', 'subnet-b'] } },
+  { name: 'private nodes whose default route leads to a VPN', now: { LoadBalancerSubnets: ['subnet-a', 'subnet-b', 'subnet-c'], OpenViduMediaNodeSubnets: ['subnet-vpn'] } },
   { name: 'a load balancer subnet that does not assign public addresses', now: { LoadBalancerSubnets: ['subnet-a', 'subnet-dark', 'subnet-c'] } },
   { name: 'two load balancer subnets in one zone', now: { LoadBalancerSubnets: ['subnet-a', 'subnet-a2', 'subnet-b', 'subnet-c'] } },
   { name: 'a private load balancer subnet', now: { LoadBalancerSubnets: ['subnet-nat', 'subnet-b', 'subnet-c'] },
