@@ -44,6 +44,8 @@ func (s *Stack) subjects(r request) []subject {
 		return []subject{{arn("ec2", "network-interface/"+r.form.Get("NetworkInterfaceId")), nil}, instance(r.form.Get("InstanceId"))}
 	case "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue":
 		return []subject{{text("SecretId"), nil}}
+	case "acm:DescribeCertificate":
+		return []subject{{text("CertificateArn"), nil}}
 	case "logs:CreateLogStream", "logs:PutLogEvents":
 		return []subject{{arn("logs", "log-group:"+text("logGroupName")+":log-stream:"+text("logStreamName")), nil}}
 	case "cloudformation:SignalResource", "cloudformation:DescribeStacks":
