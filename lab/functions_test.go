@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"maps"
+	"strings"
+	"testing"
+)
+
+// with gives the properties that a custom resource last had, some of them changed.
+func (s *Stack) with(id string, change map[string]any) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	properties := maps.Clone(s.applied[id])
+	maps.Copy(properties, change)
+	return properties
+}
+
+// The checks ask moto for what EC2 and ACM would know.
+func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
+	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		const id = "PreflightChecks"
+		elsewhere := importCertificate("other.example.com")
+		for name, c := range map[string]struct {
+			change map[string]any
+			says   []string
+		}{
+			"nothing wrong":      {nil, nil},
+			"unknown subnet":     {map[string]any{"OpenViduMediaNodeSubnets": []any{"subnet-0123456789abcdef0"}}, []string{"OpenViduMediaNodeSubnets: 'subnet-0123456789abcdef0' does not exist in " + region}},
+			"unknown type":       {map[string]any{"MediaNodeInstanceType": "c99.xlarge"}, []string{"MediaNodeInstanceType: 'c99.xlarge' does not exist"}},
+			"two architectures":  {map[string]any{"MediaNodeInstanceType": "c7g.xlarge"}, []string{"choose both of one architecture"}},
+			"other architecture": {map[string]any{"MasterNodeInstanceType": "c7g.xlarge", "MediaNodeInstanceType": "c7g.xlarge"}, []string{"AmiId: '", "al2023-ami-kernel-default-arm64"}},
+			"other domain":       {map[string]any{"OpenViduCertificateARN": elsewhere}, []string{"OpenViduCertificateARN: '", "covers other.example.com, not DomainName"}},
+			"unknown image":      {map[string]any{"AmiId": "ami-0123456789abcdef0"}, []string{"AmiId: 'ami-0123456789abcdef0' does not exist"}},
+			"everything": {map[string]any{"OpenViduMasterNodeSubnets": append([]any{"subnet-0123456789abcdef0"}, subnets...), "OpenViduCertificateARN": elsewhere,
+				"MediaNodeInstanceType": "c99.xlarge", "MinNumberOfMediaNodes": 9.0},
+				[]string{"has 5 subnets; choose 1 to 4", "does not exist in " + region, "not DomainName", "c99.xlarge", "MinNumberOfMediaNodes: '9' is more than"}},
+		} {
+			answer := s.Invoke(id, Event{RequestType: "Create", ResourceProperties: s.with(id, c.change)})
+			if c.says == nil && answer.Status != "SUCCESS" || c.says != nil && answer.Status != "FAILED" || answer.Answers != 1 {
+				t.Errorf("%s: %+v", name, answer)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(answer.Reason, part) {
+					t.Errorf("%s: the reason lacks %q: %s", name, part, answer.Reason)
+				}
+			}
+			if strings.Contains(answer.Log, "not checked") && name != "unknown image" {
+				t.Errorf("%s: a check was skipped:\n%s", name, answer.Log)
+			}
+		}
+	})
+}
+
+// CloudFormation may repeat an event late: what came after it must not be lost.
+func TestEventsOutOfOrderLoseNoCredential(t *testing.T) {
+	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		const id = "MasterInfoFill"
+		first := s.Secret()
+		old := s.with(id, nil)
+		settings := maps.Clone(old["Settings"].(map[string]any))
+		settings["DOMAIN_NAME"] = "second.example.com"
+		now := s.with(id, map[string]any{"Settings": settings})
+		send := func(event Event) {
+			t.Helper()
+			if answer := s.Invoke(id, event); answer.Status != "SUCCESS" || answer.Answers != 1 {
+				t.Errorf("%s: %+v", event.RequestType, answer)
+			}
+		}
+		update := Event{RequestType: "Update", RequestId: "00000000-0000-0000-0000-0000000000b1", ResourceProperties: now, OldResourceProperties: old}
+		send(update)
+		expect(t, "domain", s.Secret()["DOMAIN_NAME"].(string), "second.example.com")
+		s.SetSecret(map[string]any{"GRAFANA_ADMIN_PASSWORD": "edited-by-hand"})
+		send(Event{RequestType: "Create", RequestId: "00000000-0000-0000-0000-0000000000b0", ResourceProperties: old}) // a late one
+		send(update)                                                                                                   // again
+		send(Event{RequestType: "Delete"})
+		send(update) // after the deletion
+		got := s.Secret()
+		expect(t, "hand edit", got["GRAFANA_ADMIN_PASSWORD"].(string), "edited-by-hand")
+		expect(t, "domain", got["DOMAIN_NAME"].(string), "second.example.com")
+		for key, value := range first {
+			if confidential.MatchString(key) && key != "GRAFANA_ADMIN_PASSWORD" && got[key] != value {
+				t.Errorf("%s was overwritten", key)
+			}
+		}
+	})
+}
