@@ -40,6 +40,14 @@ func TestFunctionsOnNode(t *testing.T) {
 	}
 }
 
+// The template has a budget; most of what the functions take of it are sentences.
+func TestCodeIsSmall(t *testing.T) {
+	t.Logf("frame %d, preflight %d, credentials %d bytes", len(Frame), len(Preflight), len(Credentials))
+	if len(Preflight) > 8000 {
+		t.Errorf("preflight has %d bytes, more than 8,000", len(Preflight))
+	}
+}
+
 func TestCodeThatDoesNotParsePanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {
