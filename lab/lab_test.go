@@ -353,7 +353,7 @@ func logged(s *Stack) string {
 // eventually waits for a state; the limit is generous, for machines that are busy.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(150 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(300 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came: %s", what)
 		}
