@@ -323,7 +323,7 @@ func checkSecrecy(t *testing.T, s *Stack) {
 		if _, err := m.pid(); err == nil {
 			os.WriteFile(filepath.Join(upper, "etc/lab/secrets"), []byte(strings.Join(patterns, "\n")+"\n"), 0o600)
 			found := m.Shell("shopt -s nullglob; for d in /run /tmp; do grep -rIlFf /etc/lab/secrets $d 2>/dev/null; done;" +
-				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt /usr/local -type f -perm /044 -print0 | xargs -0 -r grep -lFf /etc/lab/secrets; true")
+				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt/openvidu -type f -perm /044 -print0 | xargs -0 -r grep -lFf /etc/lab/secrets; true")
 			if strings.Contains(found, "/") {
 				t.Errorf("%s tells credentials in %s", m.Group, found)
 			}
@@ -353,7 +353,7 @@ func logged(s *Stack) string {
 // eventually waits for a state; the limit is generous, for machines that are busy.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(240 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(300 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came: %s", what)
 		}
