@@ -323,7 +323,7 @@ func checkSecrecy(t *testing.T, s *Stack) {
 		if _, err := m.pid(); err == nil {
 			os.WriteFile(filepath.Join(upper, "etc/lab/secrets"), []byte(strings.Join(patterns, "\n")+"\n"), 0o600)
 			found := m.Shell("shopt -s nullglob; for d in /run /tmp; do grep -rIlFf /etc/lab/secrets $d 2>/dev/null; done;" +
-				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt/openvidu -type f -perm /044 -print0 | xargs -0 -r grep -lFf /etc/lab/secrets; true")
+				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt/openvidu -type f -perm /044 -print0 2>/dev/null | xargs -0 -r grep -lFf /etc/lab/secrets; true")
 			if strings.Contains(found, "/") {
 				t.Errorf("%s tells credentials in %s", m.Group, found)
 			}
