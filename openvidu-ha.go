@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"strings"
 
@@ -159,6 +160,9 @@ var documentedIds = map[string]string{
 	"MasterASG4ASG":       "OpenViduMasterNodeASG4",
 }
 
+// ownIds are those whose prefix keeps them apart from what else a program has in its stack; here is nothing else.
+var ownIds = map[string]string{"OpenViduBoot": "Boot", "OpenViduInChina": "InChina"}
+
 // nameElements gives every element the path of its construct as its logical id, without the hash that the CDK appends:
 // readers of stack events see plain names, and the template loses two kilobytes.
 func nameElements(stack awscdk.Stack) {
@@ -173,9 +177,7 @@ func nameElements(stack awscdk.Stack) {
 				name += part
 			}
 		}
-		if documented, ok := documentedIds[name]; ok {
-			name = documented
-		}
+		name = cmp.Or(documentedIds[name], ownIds[name], name)
 		element.OverrideLogicalId(&name)
 	}
 }
@@ -203,7 +205,7 @@ func newOutputs(stack awscdk.Stack, masters constructs.MasterCluster, balancer c
 
 // consoleDomain of the partition that the stack is in.
 func consoleDomain(stack awscdk.Stack) *string {
-	conditions := map[string]string{"aws-eusc": "InEurope", "aws-us-gov": "InGovCloud", "aws-cn": "InChina"}
+	conditions := map[string]string{"aws-eusc": "InEurope", "aws-us-gov": "InGovCloud", "aws-cn": "OpenViduInChina"}
 	domain := partition.Commercial.Console
 	for _, other := range partition.Others {
 		id := conditions[other.Name]

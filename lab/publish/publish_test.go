@@ -240,7 +240,9 @@ func TestServiceWithoutConditionalWrites(t *testing.T) {
 func TestWhatIsStoredOtherwiseIsNoticed(t *testing.T) {
 	t.Parallel()
 	name := bucket(t)
-	broken := front(t, func(r *http.Request) bool { return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json") },
+	broken := front(t, func(r *http.Request) bool {
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json")
+	},
 		func(w http.ResponseWriter) { _, _ = fmt.Fprint(w, "{}") })
 	refused(t, "has other content", "-bucket", name, "-endpoint", broken, "-template", write(t, "1.0.0", ""))
 }
