@@ -1,7 +1,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help synth test bench lab deploy publish upgrade-notes lint fmt vuln
+.PHONY: help synth test bench lab deploy publish upgrade-notes schemas lint fmt vuln
 
 # The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -39,8 +39,13 @@ deploy: ## cdk deploy with the values of a file: PARAMETERS=my.json (see docs/pa
 publish: ## upload the template for others: BUCKET=name [PREFIX=path] [ENDPOINT=url] [PARAMETERS=my.json]
 	go run . && go run ./internal/publish -bucket '$(BUCKET)' -prefix '$(PREFIX)' -endpoint '$(ENDPOINT)' -parameters '$(PARAMETERS)'
 
-upgrade-notes: ## what an update from a release does to each resource: [FROM=testdata/released/….template.json]
-	@go run ./internal/upgrade $(FROM)
+upgrade-notes: ## what an update does to each resource: [FROM=template.json, else the newest in testdata/released]
+	@go run . && go run ./internal/upgrade $(FROM)
+
+schemas: ## renew what upgrade-notes knows of CloudFormation (needs python3 with cfn-lint)
+	go run .
+	python3 internal/upgrade/schemas.py cdk.out/OpenViduHA.template.json >internal/upgrade/replacing.json.new
+	mv internal/upgrade/replacing.json.new internal/upgrade/replacing.json
 
 lint: ## golangci-lint on the Go code, shfmt on the scripts
 	$(GOLANGCI_LINT) run ./...
