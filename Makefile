@@ -40,7 +40,7 @@ publish: ## upload the template for others: BUCKET=name [PREFIX=path] [ENDPOINT=
 	go run . && go run ./internal/publish -bucket '$(BUCKET)' -prefix '$(PREFIX)' -endpoint '$(ENDPOINT)' -parameters '$(PARAMETERS)'
 
 upgrade-notes: ## what an update does to each resource: [FROM=template.json, else the newest in testdata/released]
-	@go run . && go run ./internal/upgrade $(FROM)
+	@go run ./internal/upgrade $(FROM)
 
 schemas: ## renew what upgrade-notes knows of CloudFormation (needs python3 with cfn-lint)
 	go run .

@@ -22,7 +22,7 @@ import (
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "upgrade [FROM [TO]]: what an update of a stack does; FROM: the newest of testdata/released, TO: cdk.out")
+		fmt.Fprintln(os.Stderr, "upgrade [FROM [TO]]: what an update of a stack does; FROM: the newest of testdata/released, TO: testdata/OpenViduHA.template.json")
 	}
 	flag.Parse()
 	if err := run(flag.Arg(0), flag.Arg(1)); err != nil {
@@ -38,7 +38,7 @@ func run(from, to string) error {
 		}
 	}
 	if to == "" {
-		to = "cdk.out/OpenViduHA.template.json"
+		to = "testdata/OpenViduHA.template.json"
 	}
 	var templates [2]cfn.Template
 	for i, name := range []string{from, to} {
@@ -250,7 +250,7 @@ func keys(a, b any, path ...string) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// expand what stands elsewhere in the template: mappings, and the conditions of Fn::If and Condition.
+// expand what stands elsewhere in the template, mappings and conditions, so that golden and published templates compare.
 func expand(t cfn.Template, value any) any {
 	switch v := value.(type) {
 	case []any:
@@ -262,23 +262,38 @@ func expand(t cfn.Template, value any) any {
 	case map[string]any:
 		if list, ok := v["Fn::FindInMap"].([]any); ok && len(list) == 3 {
 			if found := cfn.At(t, "Mappings", fmt.Sprint(list[0]), fmt.Sprint(list[1]), fmt.Sprint(list[2])); found != nil {
-				return found
+				return expand(t, found)
 			}
 		}
 		out := map[string]any{}
 		for key, element := range v {
 			out[key] = expand(t, element)
 		}
-		if list, ok := v["Fn::If"].([]any); ok {
-			out["condition"] = expand(t, cfn.At(t, "Conditions", fmt.Sprint(list[0])))
-		}
 		return out
 	case string:
 		if condition := cfn.At(t, "Conditions", v); condition != nil {
 			return []any{v, expand(t, condition)}
 		}
+		if lines := strings.SplitAfter(v, "\n"); len(lines) > 3 { // as the golden template has them
+			out := []any{}
+			for _, line := range lines {
+				out = append(out, line)
+			}
+			return out
+		}
 	}
 	return value
+}
+
+// unmentioned are the resources that an update takes away or replaces, and that a text does not name.
+func unmentioned(text string, changes []change) []string {
+	var ids []string
+	for _, c := range changes {
+		if c.effect <= kept && !strings.Contains(text, "`"+c.id+"`") {
+			ids = append(ids, c.id)
+		}
+	}
+	return ids
 }
 
 // table in Markdown.

@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +153,82 @@ func TestNewestReleaseIsBySemanticVersion(t *testing.T) {
 		}
 	}
 	if got := newest(dir); filepath.Base(got) != "0.10.0.template.json" {
+		t.Error(got)
+	}
+}
+
+// TestGoldenAndPublishedTemplateAreTheSame: the golden one has long texts in lines.
+func TestGoldenAndPublishedTemplateAreTheSame(t *testing.T) {
+	a := cfn.Template{"Resources": map[string]any{"L": map[string]any{"Type": "AWS::Lambda::Function", "Properties": map[string]any{"Code": "a\nb\nc\nd"}}}}
+	b := cfn.Template{"Resources": map[string]any{"L": map[string]any{"Type": "AWS::Lambda::Function", "Properties": map[string]any{"Code": []any{"a\n", "b\n", "c\n", "d"}}}}}
+	if changes, err := compare(a, b); err != nil || len(changes) != 0 {
+		t.Error(changes, err)
+	}
+}
+
+var heading = regexp.MustCompile(`(?m)^## \[(\S+)\] - (\S+)$`)
+
+// TestChangelogSaysWhatAnUpdateReplaces, in the section of the present version, and knows the releases.
+func TestChangelogSaysWhatAnUpdateReplaces(t *testing.T) {
+	content, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	changelog := string(content)
+	sections := heading.FindAllStringSubmatchIndex(changelog, -1)
+	if len(sections) == 0 {
+		t.Fatal("no section: ## [1.2.3] - 2030-01-31")
+	}
+	var dated []string
+	for _, s := range sections {
+		if changelog[s[4]:s[5]] != "Unreleased" {
+			dated = append(dated, changelog[s[2]:s[3]])
+		}
+	}
+	names, _ := filepath.Glob("../../testdata/released/*.template.json")
+	var released []string
+	for _, name := range names {
+		released = append(released, strings.TrimSuffix(filepath.Base(name), ".template.json"))
+	}
+	slices.Sort(dated)
+	slices.Sort(released)
+	if !slices.Equal(dated, released) {
+		t.Errorf("CHANGELOG.md has the releases %v, testdata/released has %v", dated, released)
+	}
+	if top, now := changelog[sections[0][2]:sections[0][3]], version(present(t)); top != now {
+		t.Errorf("CHANGELOG.md begins with %s, the template is %v", top, now)
+	}
+	if len(released) == 0 {
+		return // nothing to update from
+	}
+	end := len(changelog)
+	if len(sections) > 1 {
+		end = sections[1][0]
+	}
+	before := newest("../../testdata/released")
+	if strings.HasPrefix(filepath.Base(before), fmt.Sprint(version(present(t)), ".template.json")) {
+		return // this is the release
+	}
+	content, err = os.ReadFile(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old cfn.Template
+	if err := json.Unmarshal(content, &old); err != nil {
+		t.Fatal(err)
+	}
+	changes, err := compare(old, present(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range unmentioned(changelog[:end], changes) {
+		t.Errorf("CHANGELOG.md: an update from %s takes `%s` away or replaces it; the section of this version does not say so (make upgrade-notes)", before, id)
+	}
+}
+
+func TestUnmentioned(t *testing.T) {
+	changes := []change{{id: "A", effect: refused}, {id: "B", effect: replaced}, {id: "C", effect: removed}, {id: "D", effect: kept}, {id: "E", effect: rolled}}
+	if got := unmentioned("`A` and D, `C`", changes); !slices.Equal(got, []string{"B", "D"}) {
 		t.Error(got)
 	}
 }
