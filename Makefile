@@ -8,9 +8,8 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # shfmt comes from the module that the tests parse scripts with.
 SHFMT = go run mvdan.cc/sh/v3/cmd/shfmt@$$(go list -m -f '{{.Version}}' mvdan.cc/sh/v3)
-CDK := npx --yes aws-cdk@2.1148.1
-
-PARAMETERS ?=
+# The CDK CLI as README.md has it.
+CDK := $(shell grep -om1 'npx --yes aws-cdk@[0-9.]*' README.md)
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

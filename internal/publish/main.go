@@ -264,7 +264,7 @@ func (p publisher) s3(command string, args ...string) ([]byte, error) {
 	}
 	text := strings.TrimSpace(problem.String())
 	switch {
-	case strings.Contains(text, "(PreconditionFailed)"), strings.Contains(text, "(ConditionalRequestConflict)"):
+	case strings.Contains(text, "(PreconditionFailed)"):
 		err = errTaken
 	case strings.Contains(text, "(NotImplemented)"):
 		err = errNotImplemented

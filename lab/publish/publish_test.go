@@ -286,3 +286,31 @@ func front(t *testing.T, itself func(*http.Request) bool, answer func(http.Respo
 	t.Cleanup(func() { _ = server.Close() })
 	return "http://" + listener.Addr().String()
 }
+
+func TestMakeDeployWrapsTheCdk(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	must(os.WriteFile(filepath.Join(bin, "npx"), []byte("#!/bin/sh\nprintf '<%s>\\n' \"$@\"\n"), 0o700))
+	deploy := func(license, parameters string) (string, error) {
+		make := exec.Command("make", "deploy", "FLAGS=--no-rollback", "PARAMETERS="+parameters)
+		make.Dir = repository
+		make.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+		make.Stdin = strings.NewReader(license + "\n")
+		output, err := make.CombinedOutput()
+		return string(output), err
+	}
+	output, err := deploy("a key", "docs/parameters.example.json")
+	for _, want := range []string{"<deploy>\n<--no-rollback>\n", "\n<--parameters=DomainName=openvidu.example.com>\n",
+		"\n<--parameters=OpenViduMasterNodeSubnets=subnet-0aaaaaaaaaaaaaaaa,subnet-0bbbbbbbbbbbbbbbb,subnet-0cccccccccccccccc>\n",
+		"\n<--parameters=OpenViduLicense=a key>\n"} {
+		if err != nil || !strings.Contains(output, want) {
+			t.Errorf("%v: no %q in\n%s", err, want, output)
+		}
+	}
+	if output, err := deploy("", "docs/parameters.example.json"); err != nil || strings.Contains(output, "OpenViduLicense") {
+		t.Errorf("an update without a license key: %v\n%s", err, output)
+	}
+	if output, err := deploy("", "missing.json"); err == nil || !strings.Contains(output, "give a JSON file like docs/parameters.example.json") {
+		t.Errorf("no file: %v\n%s", err, output)
+	}
+}
