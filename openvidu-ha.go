@@ -132,9 +132,12 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		Condition:   turn,
 	})
 
-	for name, nodes := range map[string]awsec2.IConnectable{"Master": masters, "Media": media} {
-		rule := awsec2.NewCfnSecurityGroupIngress(stack, jsii.String(name+"Ssh"), &awsec2.CfnSecurityGroupIngressProps{
-			GroupId:     (*nodes.Connections().SecurityGroups())[0].SecurityGroupId(),
+	for _, target := range []struct {
+		id    string
+		nodes awsec2.IConnectable
+	}{{"MasterSsh", masters}, {"MediaSsh", media}} {
+		rule := awsec2.NewCfnSecurityGroupIngress(stack, &target.id, &awsec2.CfnSecurityGroupIngressProps{
+			GroupId:     (*target.nodes.Connections().SecurityGroups())[0].SecurityGroupId(),
 			CidrIp:      p.text("SshAccessCidr"),
 			IpProtocol:  jsii.String("tcp"),
 			FromPort:    jsii.Number(22),

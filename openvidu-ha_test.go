@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -29,7 +28,8 @@ var (
 	userDataDir = flag.String("user-data", "", "write each node's resolved user data into this folder")
 
 	synthesized cfn.Template
-	size        int // of the file, in bytes
+	written     []byte // as the file has it
+	size        int    // of the file, in bytes
 )
 
 // TestMain synthesizes once: every synthesis of the whole app costs a second.
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 		app.Synth(nil)
 		var content []byte
 		if content, err = os.ReadFile(filepath.Join(dir, "OpenViduHA.template.json")); err == nil {
-			size = len(content)
+			written, size = content, len(content)
 			err = json.Unmarshal(content, &synthesized)
 		}
 	}
@@ -997,18 +997,12 @@ func TestSynthesisIsRepeatable(t *testing.T) {
 	app := newApp(dir)
 	newStack(app, "OpenViduHA")
 	app.Synth(nil)
-	file, err := os.Open(filepath.Join(dir, "OpenViduHA.template.json"))
+	content, err := os.ReadFile(filepath.Join(dir, "OpenViduHA.template.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	content, _ := io.ReadAll(file)
-	var again cfn.Template
-	if err := json.Unmarshal(content, &again); err != nil {
-		t.Fatal(err)
-	}
-	if len(content) != size || !reflect.DeepEqual(again, synthesized) {
-		t.Error("a second synthesis gives another template")
+	if !bytes.Equal(content, written) {
+		t.Error("a second synthesis gives other bytes")
 	}
 }
 

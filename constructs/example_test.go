@@ -28,7 +28,7 @@ func Example() {
 	vpc := awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 		VpcId:             jsii.String("vpc-0123456789abcdef0"),
 		AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b", "eu-west-1c"),
-		PublicSubnetIds:   jsii.Strings("subnet-a", "subnet-b", "subnet-c"),
+		PublicSubnetIds:   jsii.Strings("subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb", "subnet-0cccccccccccccccc"),
 	})
 	// A parameter with NoEcho keeps the license out of the template.
 	license := awscdk.NewCfnParameter(stack, jsii.String("License"), &awscdk.CfnParameterProps{NoEcho: jsii.Bool(true)})
@@ -239,13 +239,17 @@ func ExampleNewRecordingVolumes() {
 
 const certificateArn = "arn:aws:acm:eu-west-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
 
-// exampleApp writes into a folder that the examples read again.
+// exampleApp writes into a folder that the examples read again. What the CDK's own rules find in a template is an error.
 func exampleApp() (awscdk.App, string) {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		panic(err)
 	}
-	return awscdk.NewApp(&awscdk.AppProps{Outdir: &dir, AnalyticsReporting: jsii.Bool(false)}), dir
+	return awscdk.NewApp(&awscdk.AppProps{
+		Outdir:             &dir,
+		AnalyticsReporting: jsii.Bool(false),
+		PostCliContext:     &map[string]any{"@aws-cdk/core:validateAgainstDefaultRules": true},
+	}), dir
 }
 
 func exampleStack(app awscdk.App) (awscdk.Stack, awsec2.IVpc) {
@@ -255,7 +259,7 @@ func exampleStack(app awscdk.App) (awscdk.Stack, awsec2.IVpc) {
 	return stack, awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 		VpcId:             jsii.String("vpc-0123456789abcdef0"),
 		AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b", "eu-west-1c"),
-		PublicSubnetIds:   jsii.Strings("subnet-a", "subnet-b", "subnet-c"),
+		PublicSubnetIds:   jsii.Strings("subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb", "subnet-0cccccccccccccccc"),
 	})
 }
 
