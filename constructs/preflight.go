@@ -29,15 +29,26 @@ type PreflightProps struct {
 	ImageId *string
 	// RootVolumeSize of the nodes, in GiB. Default: 50.
 	RootVolumeSize *float64
-	// MasterInstanceType and MediaInstanceType of the nodes (MasterNodeInstanceType, MediaNodeInstanceType). Required.
-	MasterInstanceType, MediaInstanceType *string
-	// InitialCapacity of the fleet, and its limits (InitialNumberOfMediaNodes, MinNumberOfMediaNodes, MaxNumberOfMediaNodes).
-	// Default: not checked; the free addresses of subnets then are, for one Media Node each.
-	InitialCapacity, MinCapacity, MaxCapacity *float64
-	// DomainName of the cluster, and the ARN of the ACM certificate that must cover it (OpenViduCertificateARN). Required.
-	DomainName, CertificateArn *string
-	// TurnDomainName of TURN over TLS, and the ARN of its ACM certificate (TurnCertificateARN). Default, and when empty: no TURN.
-	TurnDomainName, TurnCertificateArn *string
+	// MasterInstanceType of the Master Nodes (MasterNodeInstanceType). Required.
+	MasterInstanceType *string
+	// MediaInstanceType of the Media Nodes (MediaNodeInstanceType). Required.
+	MediaInstanceType *string
+	// InitialCapacity of the fleet (InitialNumberOfMediaNodes). Default: not checked.
+	InitialCapacity *float64
+	// MinCapacity of the fleet (MinNumberOfMediaNodes). Default: not checked.
+	MinCapacity *float64
+	// MaxCapacity of the fleet (MaxNumberOfMediaNodes). Default: not checked; the free addresses of subnets then are, for one
+	// Media Node each.
+	MaxCapacity *float64
+	// DomainName of the cluster. Required.
+	DomainName *string
+	// CertificateArn of the ACM certificate that must cover DomainName (OpenViduCertificateARN). Required.
+	CertificateArn *string
+	// TurnDomainName of TURN over TLS. Default, and when empty: no TURN.
+	TurnDomainName *string
+	// TurnCertificateArn of the ACM certificate that must cover TurnDomainName (TurnCertificateARN). Default, and when empty: no
+	// TURN.
+	TurnCertificateArn *string
 	// DiskSize of the data volumes, in GB. Required.
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.

@@ -91,6 +91,9 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 				Encrypted:        jsii.Bool(true),
 				KmsKeyId:         key,
 			})
+			awscdk.Validations_Of(resource).Acknowledge(&awscdk.Acknowledgment{
+				Id: jsii.String("CloudFormation-Validate::W3010"), Reason: jsii.String("The zone is the slot's subnet's."),
+			})
 			resource.ApplyRemovalPolicy(policy, nil)
 			// Whatever replaces a volume, the old one and its data stay.
 			resource.CfnOptions().SetUpdateReplacePolicy(awscdk.CfnDeletionPolicy_RETAIN)
