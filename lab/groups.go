@@ -106,14 +106,14 @@ func (s *Stack) roll(id string, policy map[string]any, maximum int) error {
 				case "SUCCESS":
 					succeeded++
 				case "FAILURE":
-					return fmt.Errorf("Received 1 FAILURE signal(s) out of %d", n)
+					return fmt.Errorf("Received 1 FAILURE signal(s) out of %d", n) //nolint:staticcheck // in CloudFormation's own words
 				}
 			}
 			if succeeded == n {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("Failed to receive %d resource signal(s) within the specified duration", n-succeeded)
+				return fmt.Errorf("Failed to receive %d resource signal(s) within the specified duration", n-succeeded) //nolint:staticcheck // in CloudFormation's own words
 			}
 		}
 	}
