@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
 	constructs10 "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -65,26 +66,30 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 	ssh := awscdk.NewCfnCondition(stack, jsii.String("WithSsh"), &awscdk.CfnConditionProps{
 		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("SshAccessCidr"), "")),
 	})
+	dns := awscdk.NewCfnCondition(stack, jsii.String("WithDns"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("HostedZoneId"), "")),
+	})
 	retain := awscdk.NewCfnCondition(stack, jsii.String("Retain"), &awscdk.CfnConditionProps{
 		Expression: awscdk.Fn_ConditionEquals(p.text("RetainVolumes"), "true"),
 	})
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
-		VpcId:              p.text("OpenViduVPC"),
-		MasterSubnetIds:    p.list("OpenViduMasterNodeSubnets"),
-		MediaSubnetIds:     p.list("OpenViduMediaNodeSubnets"),
-		ImageId:            p.text("AmiId"),
-		MasterInstanceType: p.text("MasterNodeInstanceType"),
-		MediaInstanceType:  p.text("MediaNodeInstanceType"),
-		InitialCapacity:    p.number("InitialNumberOfMediaNodes"),
-		MinCapacity:        p.number("MinNumberOfMediaNodes"),
-		MaxCapacity:        p.number("MaxNumberOfMediaNodes"),
-		DomainName:         p.text("DomainName"),
-		CertificateArn:     p.text("OpenViduCertificateARN"),
-		TurnDomainName:     p.text("TurnDomainName"),
-		TurnCertificateArn: p.text("TurnCertificateARN"),
-		DiskSize:           p.number("DiskSize"),
-		RetainVolumes:      p.text("RetainVolumes"),
+		VpcId:                 p.text("OpenViduVPC"),
+		MasterSubnetIds:       p.list("OpenViduMasterNodeSubnets"),
+		MediaSubnetIds:        p.list("OpenViduMediaNodeSubnets"),
+		LoadBalancerSubnetIds: p.list("LoadBalancerSubnets"),
+		ImageId:               p.text("AmiId"),
+		MasterInstanceType:    p.text("MasterNodeInstanceType"),
+		MediaInstanceType:     p.text("MediaNodeInstanceType"),
+		InitialCapacity:       p.number("InitialNumberOfMediaNodes"),
+		MinCapacity:           p.number("MinNumberOfMediaNodes"),
+		MaxCapacity:           p.number("MaxNumberOfMediaNodes"),
+		DomainName:            p.text("DomainName"),
+		CertificateArn:        p.text("OpenViduCertificateARN"),
+		TurnDomainName:        p.text("TurnDomainName"),
+		TurnCertificateArn:    p.text("TurnCertificateARN"),
+		DiskSize:              p.number("DiskSize"),
+		RetainVolumes:         p.text("RetainVolumes"),
 	})
 	instance := func(instanceType string) constructs.InstanceProps {
 		return constructs.InstanceProps{
@@ -101,9 +106,10 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		zones = append(zones, subnet.AvailabilityZone())
 	}
 	volumes := constructs.NewRecordingVolumes(stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
-		AvailabilityZones: &zones,
-		Size:              awscdk.Size_Gibibytes(p.number("DiskSize")),
-		RetainWhen:        retain,
+		AvailabilityZones:     &zones,
+		Size:                  awscdk.Size_Gibibytes(p.number("DiskSize")),
+		RetainWhen:            retain,
+		SnapshotRetentionDays: p.number("SnapshotRetentionDays"),
 	})
 	masters := constructs.NewMasterCluster(stack, jsii.String("Master"), &constructs.MasterClusterProps{
 		InstanceProps:   instance("MasterNodeInstanceType"),
@@ -126,19 +132,25 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		MaxCapacity:          p.number("MaxNumberOfMediaNodes"),
 		TargetCpuUtilization: p.number("ScaleTargetCPU"),
 	})
+	reached := func(id, certificate string, subnets *awsec2.SubnetSelection, domain string) constructs.LoadBalancerProps {
+		return constructs.LoadBalancerProps{
+			Vpc:         vpc,
+			VpcSubnets:  subnets,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, &id, p.text(certificate)),
+			HostedZone: awsroute53.HostedZone_FromHostedZoneAttributes(stack, jsii.String(id+"Zone"), &awsroute53.HostedZoneAttributes{
+				HostedZoneId: p.text("HostedZoneId"), ZoneName: p.text(domain)}),
+			HostedZoneWhen: dns,
+		}
+	}
 	balancer := constructs.NewMainLoadBalancer(stack, jsii.String("Main"), &constructs.MainLoadBalancerProps{
-		Masters:     masters,
-		Fleet:       media,
-		Vpc:         vpc,
-		VpcSubnets:  preflight.LoadBalancerSubnets(),
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), p.text("OpenViduCertificateARN")),
+		LoadBalancerProps: reached("Certificate", "OpenViduCertificateARN", preflight.LoadBalancerSubnets(), "DomainName"),
+		Masters:           masters,
+		Fleet:             media,
 	})
 	endpoint := constructs.NewTurnTlsEndpoint(stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{
-		Fleet:       media,
-		Vpc:         vpc,
-		VpcSubnets:  preflight.TurnSubnets(),
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), p.text("TurnCertificateARN")),
-		Condition:   turn,
+		LoadBalancerProps: reached("TurnCertificate", "TurnCertificateARN", preflight.TurnSubnets(), "TurnDomainName"),
+		Fleet:             media,
+		Condition:         turn,
 	})
 
 	for _, nodes := range []struct {

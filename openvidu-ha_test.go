@@ -62,13 +62,13 @@ var form = []struct {
 	section    string
 	parameters []string
 }{
-	{"Domain and Load Balancer configuration", []string{"DomainName", "OpenViduCertificateARN"}},
+	{"Domain and Load Balancer configuration", []string{"DomainName", "OpenViduCertificateARN", "HostedZoneId"}},
 	{"OpenVidu HA configuration", []string{"OpenViduLicense", "RTCEngine", "OpenViduVersion"}},
 	{"EC2 Instance configuration", []string{"MasterNodeInstanceType", "MediaNodeInstanceType", "KeyName", "SshAccessCidr", "AmiId"}},
 	{"Media Nodes Autoscaling Group configuration", []string{"InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "ScaleTargetCPU"}},
-	{"VPC configuration", []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"}},
+	{"VPC configuration", []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets"}},
 	{"(Optional) TURN server configuration with TLS", []string{"TurnDomainName", "TurnCertificateARN"}},
-	{"Volumes configuration", []string{"RetainVolumes", "DiskSize"}},
+	{"Volumes configuration", []string{"RetainVolumes", "DiskSize", "SnapshotRetentionDays"}},
 }
 
 func TestFormHasTheSectionsAndLabels(t *testing.T) {
@@ -119,6 +119,9 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 		"TurnCertificateARN":        {"String", ""},
 		"RetainVolumes":             {"String", "true"},
 		"DiskSize":                  {"Number", 100.0},
+		"SnapshotRetentionDays":     {"Number", 7.0},
+		"HostedZoneId":              {"String", ""},
+		"LoadBalancerSubnets":       {"CommaDelimitedList", ""},
 	} {
 		parameter, _ := synthesized.Section("Parameters")[name].(map[string]any)
 		value, ok := parameter["Default"]
@@ -159,6 +162,8 @@ func triedValues() []tried {
 		{"MaxNumberOfMediaNodes", []string{"1", "100"}, []string{"0"}},
 		{"ScaleTargetCPU", []string{"1", "50", "100"}, []string{"0", "101"}},
 		{"DiskSize", []string{"50", "100", "16384"}, []string{"49", "0", "65537"}},
+		{"SnapshotRetentionDays", []string{"0", "7", "1000"}, []string{"-1", "1001"}},
+		{"HostedZoneId", []string{"", "Z0123456789ABCDEFGHIJ"}, []string{"example.com", "z01", "/hostedzone/Z01"}},
 	}
 }
 
@@ -330,10 +335,17 @@ func rules(d *cfn.Deployment, inbound bool) []string {
 	return lines
 }
 
+// turnOnMain is open only where TURN has no domain of its own.
+const turnOnMain = `
+MainSG    any4      tcp 80
+MasterSG  MainSG    tcp 443
+MasterSG  MainSG    tcp 80
+`
+
 func table(text string, leaveOut string) []string {
 	var lines []string
 	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
-		if line = strings.Join(strings.Fields(line), " "); leaveOut == "" || !strings.Contains(line, leaveOut) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && (leaveOut == "" || !strings.Contains(line, leaveOut)) {
 			lines = append(lines, line)
 		}
 	}
@@ -360,10 +372,10 @@ func equalLines(t *testing.T, what string, got, want []string) {
 
 func TestSecurityGroupsAreThePortTable(t *testing.T) {
 	equalLines(t, "with TURN", rules(deploy(t, with(withTurn), nil), true), table(portTable, ""))
-	equalLines(t, "without TURN", rules(deploy(t, with(nil), nil), true), table(portTable, "TurnSG"))
+	equalLines(t, "without TURN", rules(deploy(t, with(nil), nil), true), table(portTable+turnOnMain, "TurnSG"))
 	ssh := "MasterSG 203.0.113.7/32 tcp 22\nMediaSG 203.0.113.7/32 tcp 22\n"
 	equalLines(t, "with SSH", rules(deploy(t, with(map[string]any{"SshAccessCidr": "203.0.113.7/32"}), nil), true),
-		table(portTable+ssh, "TurnSG"))
+		table(portTable+turnOnMain+ssh, "TurnSG"))
 }
 
 func TestLoadBalancersReachOnlyTheirTargets(t *testing.T) {
@@ -379,29 +391,54 @@ MediaSG  any4 -1 <nil>
 MediaSG  any6 -1 <nil>
 `
 	equalLines(t, "outbound", rules(deploy(t, with(withTurn), nil), false), table(out, ""))
+	equalLines(t, "outbound, TURN on the main domain", rules(deploy(t, with(nil), nil), false),
+		table(out+"MainSG MasterSG tcp 443\nMainSG MasterSG tcp 80\n", "TurnSG"))
 }
 
 func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
-	d := deploy(t, with(withTurn), nil)
-	var got []string
-	groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
-	for _, listener := range d.OfType("AWS::ElasticLoadBalancingV2::Listener") {
-		id := strings.TrimSuffix(listener["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(string), ".")
-		group := groups[id]
-		got = append(got, fmt.Sprint(listener["LoadBalancerArn"], " ", listener["Protocol"], " ", listener["Port"], " -> ", id, " ", group["Protocol"], " ", group["Port"],
-			", health ", group["HealthCheckProtocol"], " ", group["HealthCheckPort"], group["HealthCheckPath"], ", ",
-			listener["Certificates"].([]any)[0].(map[string]any)["CertificateArn"], ", ", listener["SslPolicy"]))
-	}
-	slices.Sort(got)
 	policy := ", ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09"
-	want := []string{
-		"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
-		"MainLoadBalancer. TLS 443 -> MainMasters TCP 7880, health HTTP 7880/health/caddy, arn:main" + policy,
-		"TurnLoadBalancer. TLS 443 -> TurnTurn TCP 5349, health HTTP 7880/, arn:turn" + policy,
+	for _, c := range []struct {
+		name       string
+		parameters map[string]any
+		want       []string
+	}{
+		{"TURN with a domain of its own", withTurn, []string{
+			"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
+			"MainLoadBalancer. TLS 443 -> MainMasters TCP 7880, health HTTP 7880/health/caddy, arn:main" + policy,
+			"TurnLoadBalancer. TLS 443 -> TurnTurn TCP 5349, health HTTP 7880/, arn:turn" + policy,
+		}},
+		{"TURN on the main domain", nil, []string{
+			"MainLoadBalancer. TCP 80 -> MainMastersHttp TCP 80, health HTTP 7880/health/caddy, <nil>, <nil>",
+			"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
+			"MainLoadBalancer. TLS 443 -> MainMastersTls TCP 443, health HTTP 7880/health/caddy, arn:main" + policy,
+		}},
+	} {
+		d := deploy(t, with(c.parameters), nil)
+		groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
+		var got []string
+		for _, listener := range d.OfType("AWS::ElasticLoadBalancingV2::Listener") {
+			id := strings.TrimSuffix(listener["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(string), ".")
+			var certificate any
+			if list := cfn.List(listener["Certificates"]); list != nil {
+				certificate = list[0].(map[string]any)["CertificateArn"]
+			}
+			group := groups[id]
+			got = append(got, fmt.Sprint(listener["LoadBalancerArn"], " ", listener["Protocol"], " ", listener["Port"], " -> ", id, " ", group["Protocol"], " ", group["Port"],
+				", health ", group["HealthCheckProtocol"], " ", group["HealthCheckPort"], group["HealthCheckPath"], ", ", certificate, ", ", listener["SslPolicy"]))
+		}
+		slices.Sort(got)
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: listeners are\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+		}
+		// Masters stand behind every port, so that a change of the TURN domain only turns a listener.
+		for id, group := range d.OfType("AWS::AutoScaling::AutoScalingGroup") {
+			if strings.Contains(id, "Master") && len(cfn.List(group["TargetGroupARNs"])) != 3 {
+				t.Errorf("%s is in %v", id, group["TargetGroupARNs"])
+			}
+		}
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("listeners are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
+	d := deploy(t, with(withTurn), nil)
+	groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
 	attributes := fmt.Sprint(groups["TurnTurn"]["TargetGroupAttributes"])
 	for _, want := range []string{"unhealthy.connection_termination.enabled Value:false", "deregistration_delay.timeout_seconds Value:3600"} {
 		if !strings.Contains(attributes, want) {
@@ -415,7 +452,7 @@ func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
 	}
 	china := deploy(t, with(map[string]any{"AWS::Partition": "aws-cn"}), nil)
 	for id, listener := range china.OfType("AWS::ElasticLoadBalancingV2::Listener") {
-		if listener["SslPolicy"] != "ELBSecurityPolicy-TLS13-1-2-2021-06" {
+		if listener["Protocol"] == "TLS" && listener["SslPolicy"] != "ELBSecurityPolicy-TLS13-1-2-2021-06" {
 			t.Errorf("%s in China: %v", id, listener["SslPolicy"])
 		}
 	}
@@ -496,7 +533,8 @@ func TestVolumesAreEncryptedAndInTheirSlotsZone(t *testing.T) {
 	d := deploy(t, with(map[string]any{"DiskSize": 200.0}), nil)
 	for i := 1; i <= 4; i++ {
 		got := d.OfType("AWS::EC2::Volume")[fmt.Sprint("VolumesRetained", i)]
-		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3"}
+		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3",
+			"Tags": []any{map[string]any{"Key": "OpenViduVolumes", "Value": d.Values["AWS::StackId"].(string) + "/Volumes"}}}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("volume %d: %v", i, got)
 		}
@@ -556,17 +594,60 @@ func TestLicenseReachesNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
 	}
 }
 
+func TestSnapshotsAreTakenUnlessNoneAreKept(t *testing.T) {
+	for _, days := range []float64{0, 7, 30} {
+		d := deploy(t, with(map[string]any{"SnapshotRetentionDays": days}), nil)
+		policies := d.OfType("AWS::DLM::LifecyclePolicy")
+		if days == 0 {
+			if len(policies) > 0 || d.Resources["VolumesSnapshotRole"] != nil {
+				t.Errorf("snapshots are taken: %v", policies)
+			}
+			continue
+		}
+		details := policies["VolumesSnapshots"]["PolicyDetails"].(map[string]any)
+		if got := cfn.At(details["Schedules"].([]any)[0], "RetainRule", "Count"); got != days {
+			t.Errorf("%v snapshots are kept, want %v", got, days)
+		}
+	}
+}
+
+func TestHostedZoneGetsRecordsWhereItIsGiven(t *testing.T) {
+	zone := map[string]any{"HostedZoneId": "Z1"}
+	both := maps.Clone(withTurn)
+	maps.Copy(both, zone)
+	for _, c := range []struct {
+		parameters map[string]any
+		want       []string
+	}{{nil, nil}, {withTurn, nil}, {zone, []string{"openvidu.example.com. -> MainLoadBalancer"}},
+		{both, []string{"openvidu.example.com. -> MainLoadBalancer", "turn.example.com. -> TurnLoadBalancer"}}} {
+		var got []string
+		for _, record := range deploy(t, with(c.parameters), nil).OfType("AWS::Route53::RecordSet") {
+			target := strings.TrimSuffix(strings.TrimPrefix(cfn.At(record, "AliasTarget", "DNSName").(string), "dualstack."), ".DNSName")
+			got = append(got, fmt.Sprint(record["Name"], " -> ", target))
+			if record["HostedZoneId"] != "Z1" || record["Type"] != "A" {
+				t.Errorf("record: %v", record)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v: records %v, want %v", c.parameters, got, c.want)
+		}
+	}
+}
+
 func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 	named := regexp.MustCompile(`^(Name|[A-Z][A-Za-z]*Name)$`)
 	// Names that are no physical names of resources: of devices, hooks inside a group, statements inside a role, metrics,
 	// keys, images and domains; and references to what has a name.
 	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName", "FunctionName", "DomainName", "TurnDomainName"}
+	// Names of DNS records, and of a schedule inside of a policy.
+	names := []string{"MainRecord/Name", "MainRecord/AliasTarget/DNSName", "TurnRecord/Name", "TurnRecord/AliasTarget/DNSName", "VolumesSnapshots/PolicyDetails/Schedules/Name"}
 	var walk func(path string, value any)
 	walk = func(path string, value any) {
 		switch v := value.(type) {
 		case map[string]any:
 			for key, element := range v {
-				if named.MatchString(key) && !slices.Contains(allowed, key) {
+				if named.MatchString(key) && !slices.Contains(allowed, key) && !slices.Contains(names, path+"/"+key) {
 					t.Errorf("%s/%s is %v", path, key, element)
 				}
 				walk(path+"/"+key, element)
@@ -644,6 +725,7 @@ func TestRolesAllowTheLeast(t *testing.T) {
 		"MasterRole ec2:AttachVolume " + ec2 + "instance/*" + cluster,
 		"MasterRole ec2:DescribeNetworkInterfaces *",
 		"MasterRole cloudformation:SignalResource " + stack,
+		"VolumesSnapshotRole arn:aws:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole",
 		"MediaRole arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
 		"MediaRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
 		"MediaRole logs:CreateLogStream MasterInfoLogs.Arn",
@@ -810,7 +892,7 @@ func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
 func TestChecksGetEveryParameterTheyTellOf(t *testing.T) {
 	parameters := map[string]any{}
 	want := map[string]any{"ServiceToken": "PreflightFunction.Arn", "ServiceTimeout": "600", "RootVolumeSize": 50.0}
-	for _, name := range []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "AmiId", "MasterNodeInstanceType",
+	for _, name := range []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets", "AmiId", "MasterNodeInstanceType",
 		"MediaNodeInstanceType", "InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "DomainName",
 		"OpenViduCertificateARN", "TurnDomainName", "TurnCertificateARN", "DiskSize", "RetainVolumes"} {
 		parameters[name] = "the " + name

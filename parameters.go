@@ -47,6 +47,12 @@ var parameterTable = []parameter{
 		AllowedPattern:        jsii.String("^" + certificatePattern + "$"),
 		ConstraintDescription: jsii.String("Give the ARN of an ACM certificate."),
 	}},
+	{sectionDomain, "HostedZoneId", "Hosted zone", awscdk.CfnParameterProps{
+		Description:           jsii.String("Route 53 zone that gets records for DomainName and TurnDomainName. Empty: none."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^Z[A-Z0-9]{1,31}$"),
+		ConstraintDescription: jsii.String("Give the id of a hosted zone, like Z0123456789ABCDEFGHIJ, or nothing."),
+	}},
 
 	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
 		Description:           jsii.String("License key of your OpenVidu account."),
@@ -111,6 +117,12 @@ var parameterTable = []parameter{
 		Description:           jsii.String("Any number of public subnets with auto-assigned public IPs."),
 		ConstraintDescription: jsii.String("Choose one or more subnets of OpenViduVPC."),
 	}},
+	{sectionVpc, "LoadBalancerSubnets", "Load balancer subnets", awscdk.CfnParameterProps{
+		Type:                  jsii.String("CommaDelimitedList"),
+		Description:           jsii.String("Public subnets of the load balancers, one in each zone of the nodes; then the nodes may be in private subnets behind NAT. Empty: subnets of the nodes."),
+		Default:               "",
+		ConstraintDescription: jsii.String("Give subnets of OpenViduVPC, separated by commas, or nothing."),
+	}},
 
 	{sectionTurn, "TurnDomainName", "TURN domain name", awscdk.CfnParameterProps{
 		Description:           jsii.String("Domain name of TURN over TLS, for users whose firewall blocks UDP. Empty: none."),
@@ -134,6 +146,8 @@ var parameterTable = []parameter{
 	}},
 	{sectionVolumes, "DiskSize", "Disk size", number(constructs.DefaultVolumeSize, 50, 65536,
 		"Data volume of each Master Node, in GB; it can grow later, never shrink.")},
+	{sectionVolumes, "SnapshotRetentionDays", "Daily snapshots kept", number(constructs.DefaultSnapshotRetentionDays, 0, 1000,
+		"Daily snapshots kept of each data volume; 0: none are taken.")},
 }
 
 func instanceType(nodes string) awscdk.CfnParameterProps {

@@ -44,10 +44,12 @@ func Example() {
 		MaxCapacity: jsii.Number(10),
 	})
 	balancer := openvidu.NewMainLoadBalancer(stack, jsii.String("Main"), &openvidu.MainLoadBalancerProps{
-		Vpc:         vpc,
-		Masters:     masters,
-		Fleet:       fleet,
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), jsii.String(certificateArn)),
+		LoadBalancerProps: openvidu.LoadBalancerProps{
+			Vpc:         vpc,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), jsii.String(certificateArn)),
+		},
+		Masters: masters,
+		Fleet:   fleet,
 	})
 	awscdk.NewCfnOutput(stack, jsii.String("LoadBalancerDNS"), &awscdk.CfnOutputProps{Value: balancer.DnsName()})
 	app.Synth(nil)
@@ -97,9 +99,11 @@ func ExampleNewTurnTlsEndpoint() {
 	})
 	fleet := openvidu.NewMediaFleet(stack, jsii.String("Fleet"), &openvidu.MediaFleetProps{Vpc: vpc, Masters: masters})
 	turn := openvidu.NewTurnTlsEndpoint(stack, jsii.String("Turn"), &openvidu.TurnTlsEndpointProps{
-		Vpc:         vpc,
-		Fleet:       fleet,
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), jsii.String(certificateArn)),
+		LoadBalancerProps: openvidu.LoadBalancerProps{
+			Vpc:         vpc,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), jsii.String(certificateArn)),
+		},
+		Fleet: fleet,
 	})
 	awscdk.NewCfnOutput(stack, jsii.String("TurnLoadBalancerDNS"), &awscdk.CfnOutputProps{Value: turn.DnsName()})
 	app.Synth(nil)
@@ -130,8 +134,8 @@ func ExampleMainLoadBalancer() {
 
 	count(dir, "Video", "AWS::ElasticLoadBalancingV2::Listener", "AWS::ElasticLoadBalancingV2::TargetGroup")
 	// Output:
-	// AWS::ElasticLoadBalancingV2::Listener: 3
-	// AWS::ElasticLoadBalancingV2::TargetGroup: 3
+	// AWS::ElasticLoadBalancingV2::Listener: 4
+	// AWS::ElasticLoadBalancingV2::TargetGroup: 5
 }
 
 // Two clusters in one stack: each in a scope of its own. They share nothing but the boot scripts in the template.
@@ -170,6 +174,7 @@ func Example_tags() {
 	}
 	// Output:
 	// AWS::AutoScaling::AutoScalingGroup
+	// AWS::DLM::LifecyclePolicy
 	// AWS::EC2::NetworkInterface
 	// AWS::EC2::SecurityGroup
 	// AWS::EC2::Volume
@@ -273,8 +278,11 @@ func exampleCluster(scope core.Construct, vpc awsec2.IVpc) (openvidu.MasterClust
 	})
 	fleet := openvidu.NewMediaFleet(scope, jsii.String("Fleet"), &openvidu.MediaFleetProps{Vpc: vpc, Masters: masters})
 	main := openvidu.NewMainLoadBalancer(scope, jsii.String("Main"), &openvidu.MainLoadBalancerProps{
-		Vpc: vpc, Masters: masters, Fleet: fleet,
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(scope, jsii.String("Certificate"), jsii.String(certificateArn)),
+		LoadBalancerProps: openvidu.LoadBalancerProps{
+			Vpc:         vpc,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(scope, jsii.String("Certificate"), jsii.String(certificateArn)),
+		},
+		Masters: masters, Fleet: fleet,
 	})
 	return masters, fleet, main
 }

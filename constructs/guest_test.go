@@ -26,9 +26,10 @@ var update = flag.Bool("update", false, "write the golden files anew (and fail, 
 // guests makes every construct of a cluster in one scope of somebody's stack.
 func (p *program) guests() core.Construct {
 	scope := core.NewConstruct(p.stack, jsii.String("Video"))
+	p.turn = jsii.String("turn.example.com")
 	_, fleet, _ := p.cluster(scope)
 	constructs.NewTurnTlsEndpoint(scope, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{
-		Fleet: fleet, Vpc: p.vpc, Certificate: p.certificate("TurnCertificate"),
+		LoadBalancerProps: p.reached("TurnCertificate"), Fleet: fleet,
 	})
 	return scope
 }
@@ -84,11 +85,12 @@ func TestNothingIsMadeOutsideTheScope(t *testing.T) {
 	}
 	paths(func(path string) { before[path] = true })
 	scope := core.NewConstruct(p.stack, jsii.String("Video"))
+	p.turn = jsii.String("turn.example.com")
 	masters := constructs.NewMasterCluster(scope, jsii.String("Masters"), p.masterProps())
 	fleet := constructs.NewMediaFleet(scope, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: p.vpc})
-	certificate := p.certificate("Mine")
-	constructs.NewMainLoadBalancer(scope, jsii.String("Main"), &constructs.MainLoadBalancerProps{Masters: masters, Fleet: fleet, Vpc: p.vpc, Certificate: certificate})
-	constructs.NewTurnTlsEndpoint(scope, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{Fleet: fleet, Vpc: p.vpc, Certificate: certificate})
+	common := p.reached("Mine")
+	constructs.NewMainLoadBalancer(scope, jsii.String("Main"), &constructs.MainLoadBalancerProps{LoadBalancerProps: common, Masters: masters, Fleet: fleet})
+	constructs.NewTurnTlsEndpoint(scope, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{LoadBalancerProps: common, Fleet: fleet})
 	var outside []string
 	paths(func(path string) {
 		if !before[path] && !strings.HasPrefix(path, "Own/Video") && !strings.HasPrefix(path, "Own/Mine") {
@@ -149,8 +151,8 @@ func TestEveryRoleTakesAPermissionsBoundary(t *testing.T) {
 			t.Errorf("a role's boundary is %s: %s", boundary, text(role))
 		}
 	}
-	if len(roles) != 3 {
-		t.Errorf("%d roles, want those of masters, Media Nodes and function", len(roles))
+	if len(roles) != 4 {
+		t.Errorf("%d roles, want those of masters, Media Nodes, function and snapshots", len(roles))
 	}
 }
 
@@ -164,7 +166,7 @@ func TestSynthesizerWithAQualifierOfItsOwn(t *testing.T) {
 		Env:         &awscdk.Environment{Account: jsii.String("123456789012"), Region: jsii.String("eu-west-1")},
 		Synthesizer: awscdk.NewDefaultStackSynthesizer(&awscdk.DefaultStackSynthesizerProps{Qualifier: jsii.String("video1")}),
 	})
-	p := &program{t, filepath.Join(dir, "assembly-Live"), app, stack, importVpc(stack, "a", "b", "c")}
+	p := &program{t, filepath.Join(dir, "assembly-Live"), app, stack, importVpc(stack, "a", "b", "c"), nil}
 	p.guests()
 	name := *stack.ArtifactId()
 	resources := p.resourcesOf(name)
@@ -237,8 +239,11 @@ func main() {
 	})
 	fleet := openvidu.NewMediaFleet(stack, jsii.String("Fleet"), &openvidu.MediaFleetProps{Vpc: vpc, Masters: masters})
 	openvidu.NewMainLoadBalancer(stack, jsii.String("Main"), &openvidu.MainLoadBalancerProps{
-		Vpc: vpc, Masters: masters, Fleet: fleet,
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), jsii.String("arn:aws:acm:eu-west-1:123456789012:certificate/c")),
+		LoadBalancerProps: openvidu.LoadBalancerProps{
+			Vpc:         vpc,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), jsii.String("arn:aws:acm:eu-west-1:123456789012:certificate/c")),
+		},
+		Masters: masters, Fleet: fleet,
 	})
 	app.Synth(nil)
 }

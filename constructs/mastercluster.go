@@ -71,6 +71,11 @@ type MasterCluster interface {
 	clusterId() *string
 	securityGroup() awsec2.SecurityGroup
 	installerUrl() string
+	domainName() *string
+	// turnDomainName is empty where there is none.
+	turnDomainName() string
+	// turnOnMainDomain tells whether TURN shares the cluster's domain, and when that is decided at deployment.
+	turnOnMainDomain() (bool, awscdk.CfnCondition)
 }
 
 type masterCluster struct {
@@ -82,6 +87,9 @@ type masterCluster struct {
 	template  awsec2.LaunchTemplate
 	volumes   RecordingVolumes
 	installer string
+	domain    *string
+	turn      string
+	noTurn    awscdk.CfnCondition // where only CloudFormation knows the TURN domain
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
@@ -122,7 +130,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	}
 	wrong.report(scope, id)
 
-	c := &masterCluster{installer: installer}
+	c := &masterCluster{installer: installer, domain: props.DomainName, turn: or(props.TurnDomainName, "")}
 	constructs.NewConstruct_Override(c, scope, id)
 	stack := awscdk.Stack_Of(c)
 	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
@@ -137,8 +145,14 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		c.volumes = NewRecordingVolumes(c, jsii.String("Volumes"), &RecordingVolumesProps{AvailabilityZones: &zones})
 	}
 
+	if *awscdk.Token_IsUnresolved(c.turn) {
+		c.noTurn = awscdk.NewCfnCondition(c, jsii.String("NoTurnDomain"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionEquals(c.turn, ""),
+		})
+	}
+
 	// The interfaces come before all else: their addresses are the list that every node and the secret are told.
-	group := newSecurityGroup(c, props.Vpc, masterNodes, "OpenVidu Master Nodes")
+	group := newSecurityGroup(c, props.Vpc, masterNodes, "OpenVidu Master Nodes", true)
 	var enis []*string
 	for i, subnet := range slots {
 		eni := awsec2.NewCfnNetworkInterface(c, jsii.String(fmt.Sprint("ENI", i+1)), &awsec2.CfnNetworkInterfaceProps{
@@ -217,3 +231,9 @@ func (c *masterCluster) ToString() *string                          { return c.N
 func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
 func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
 func (c *masterCluster) installerUrl() string                { return c.installer }
+func (c *masterCluster) domainName() *string                 { return c.domain }
+func (c *masterCluster) turnDomainName() string              { return c.turn }
+
+func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
+	return c.noTurn != nil || c.turn == "", c.noTurn
+}

@@ -66,10 +66,12 @@ type MediaFleet interface {
 	// attach registers the fleet with a target group, where the condition holds (nil: always).
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
 	securityGroup() awsec2.SecurityGroup
+	turnDomainName() string
 }
 
 type mediaFleet struct {
 	constructs.Construct
+	masters  MasterCluster
 	nodes    node
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
@@ -93,11 +95,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	wrong.report(scope, id)
 
-	f := &mediaFleet{}
+	f := &mediaFleet{masters: props.Masters}
 	constructs.NewConstruct_Override(f, scope, id)
 	masters := props.Masters
 	shared := masters.SharedInfo()
-	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes")
+	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes", true)
 	f.nodes = newNode(f, group, masters.clusterId(), shared)
 	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
 	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
@@ -154,6 +156,7 @@ func (f *mediaFleet) LaunchTemplate() awsec2.LaunchTemplate  { return f.template
 func (f *mediaFleet) ToString() *string                      { return f.Node().Path() }
 
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
+func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {
