@@ -23,6 +23,7 @@ import (
 var (
 	templateFile   = flag.String("template", "../cdk.out/OpenViduHA.template.json", "the synthesized template to boot")
 	parametersFile = flag.String("parameters", "parameters.json", "values for its parameters")
+	patience       = flag.Duration("patience", 5*time.Minute, "how long a scenario waits for a state: generous, for machines that are busy")
 	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
 	modules, metadataMock string // Node.js packages, and the metadata service's binary
@@ -350,10 +351,10 @@ func logged(s *Stack) string {
 	return text.String()
 }
 
-// eventually waits for a state; the limit is generous, for machines that are busy.
+// eventually waits for a state.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(300 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(*patience); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came: %s", what)
 		}

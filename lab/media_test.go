@@ -21,7 +21,7 @@ func TestMediaNodes(t *testing.T) {
 	waits := func(t *testing.T, s *Stack, m *Machine, while string) {
 		t.Helper()
 		if result, _ := s.Hook(m); result != "" {
-			t.Errorf("the hook ended (%s) %s", result, while)
+			t.Fatalf("the hook ended (%s) %s", result, while)
 		}
 	}
 	completed := func(t *testing.T, s *Stack, m *Machine) {
