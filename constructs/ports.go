@@ -180,18 +180,14 @@ func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, desc
 		AllowAllOutbound:     &isNode,
 		AllowAllIpv6Outbound: &isNode,
 	})
-	public := false
 	for _, p := range ports {
 		if p.to != of || p.from != anyone {
 			continue
 		}
-		public = true
 		group.AddIngressRule(awsec2.Peer_AnyIpv4(), p.connection(), &p.use, nil)
 		if ipv6 {
 			group.AddIngressRule(awsec2.Peer_AnyIpv6(), p.connection(), &p.use, nil)
 		}
-	}
-	if public {
 	}
 	return group
 }
