@@ -462,9 +462,10 @@ func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
 func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 	for _, turn := range []bool{false, true} {
 		for _, retain := range []string{"true", "false"} {
-			for _, ssh := range []string{"", "10.0.0.0/8"} {
-				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s", turn, retain, ssh), func(t *testing.T) {
-					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh}
+			for i, ssh := range []string{"", "10.0.0.0/8", "", "10.0.0.0/8"} {
+				zone, days := []string{"", "Z1"}[i%2], []float64{0, 7}[i/2]
+				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s zone=%s snapshots=%v", turn, retain, ssh, zone, days), func(t *testing.T) {
+					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh, "HostedZoneId": zone, "SnapshotRetentionDays": days}
 					if turn {
 						maps.Copy(parameters, withTurn)
 					}
