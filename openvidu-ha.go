@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	constructs10 "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -56,15 +58,13 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		VpcId:             p.text("OpenViduVPC"),
 		AvailabilityZones: &[]*string{awscdk.Fn_Select(jsii.Number(0), awscdk.Fn_GetAzs(nil))},
 	})
-	turn := awscdk.NewCfnCondition(stack, jsii.String("WithTurn"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("TurnCertificateARN"), "")),
-	})
-	ssh := awscdk.NewCfnCondition(stack, jsii.String("WithSsh"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("SshAccessCidr"), "")),
-	})
-	retain := awscdk.NewCfnCondition(stack, jsii.String("Retain"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionEquals(p.text("RetainVolumes"), "true"),
-	})
+	turn := p.given("WithTurn", p.text("TurnCertificateARN"))
+	ssh := p.given("WithSsh", p.text("SshAccessCidr"))
+	dns := p.given("WithDns", p.text("HostedZoneId"))
+	snapshots := p.given("FromSnapshots", awscdk.Fn_Join(jsii.String(""), p.list("VolumeSnapshotIds")))
+	secret := p.given("WithRestoredSecret", p.text("RestoredSharedInfoArn"))
+	retain := p.when("Retain", "RetainVolumes", "true")
+	s3 := p.when("WithS3", "RecordingsStorage", "S3")
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
 		VpcId:           p.text("OpenViduVPC"),
@@ -74,38 +74,56 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		DiskSize:        p.number("DiskSize"),
 		RetainVolumes:   p.text("RetainVolumes"),
 	})
-	instance := func(instanceType string) constructs.InstanceProps {
+	instance := func(role string) constructs.InstanceProps {
 		return constructs.InstanceProps{
-			InstanceType:   awsec2.NewInstanceType(p.text(instanceType)),
+			InstanceType:   awsec2.NewInstanceType(p.text(role + "NodeInstanceType")),
 			MachineImage:   constructs.MachineImageFromId(p.text("AmiId")),
-			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(instanceType+"Key"), p.text("KeyName")),
+			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(role+"Key"), p.text("KeyName")),
 			RootDeviceName: preflight.RootDeviceName(),
+			RootVolumeSize: awscdk.Size_Gibibytes(p.number(role + "NodeRootVolumeSize")),
 		}
 	}
 
 	slots := preflight.MasterSubnets()
-	var zones []*string
-	for _, subnet := range *slots.Subnets {
+	var zones, ips, restored []*string
+	for i, subnet := range *slots.Subnets {
 		zones = append(zones, subnet.AvailabilityZone())
+		snapshot, ip := preflight.Restored(i + 1)
+		ips = append(ips, awscdk.Fn_ConditionIf(snapshots.LogicalId(), ip, awscdk.Aws_NO_VALUE()).ToString())
+		restored = append(restored, awscdk.Fn_ConditionIf(snapshots.LogicalId(), snapshot, awscdk.Aws_NO_VALUE()).ToString())
 	}
 	volumes := constructs.NewRecordingVolumes(stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
-		AvailabilityZones: &zones,
-		Size:              awscdk.Size_Gibibytes(p.number("DiskSize")),
-		RetainWhen:        retain,
+		AvailabilityZones:     &zones,
+		Size:                  awscdk.Size_Gibibytes(p.number("DiskSize")),
+		RetainWhen:            retain,
+		SnapshotRetentionDays: p.number("SnapshotRetentionDays"),
+		SnapshotIds:           &restored,
+	})
+	buckets := constructs.NewRecordingBuckets(stack, jsii.String("S3"), &constructs.RecordingBucketsProps{
+		AppDataBucketName:     p.text("S3AppDataBucketName"),
+		ClusterDataBucketName: p.text("S3ClusterDataBucketName"),
+		Condition:             s3,
 	})
 	masters := constructs.NewMasterCluster(stack, jsii.String("Master"), &constructs.MasterClusterProps{
-		InstanceProps:   instance("MasterNodeInstanceType"),
-		DomainName:      p.text("DomainName"),
-		License:         p.text("OpenViduLicense"),
-		TurnDomainName:  p.text("TurnDomainName"),
-		RtcEngine:       p.text("RTCEngine"),
-		OpenViduVersion: p.text("OpenViduVersion"),
-		Vpc:             vpc,
-		VpcSubnets:      slots,
-		Volumes:         volumes,
+		InstanceProps:            instance("Master"),
+		DomainName:               p.text("DomainName"),
+		License:                  p.text("OpenViduLicense"),
+		TurnDomainName:           p.text("TurnDomainName"),
+		RtcEngine:                p.text("RTCEngine"),
+		OpenViduVersion:          p.text("OpenViduVersion"),
+		InitialMeetAdminPassword: p.text("InitialMeetAdminPassword"),
+		InitialMeetApiKey:        p.text("InitialMeetApiKey"),
+		AdditionalInstallFlags:   &[]*string{p.text("AdditionalInstallFlags")},
+		RecordingBuckets:         buckets,
+		Vpc:                      vpc,
+		VpcSubnets:               slots,
+		Volumes:                  volumes,
+		PrivateIps:               &ips,
+		RestoredSecret:           awssecretsmanager.Secret_FromSecretCompleteArn(stack, jsii.String("RestoredSecret"), p.text("RestoredSharedInfoArn")),
+		RestoredSecretWhen:       secret,
 	})
 	media := constructs.NewMediaFleet(stack, jsii.String("Media"), &constructs.MediaFleetProps{
-		InstanceProps:        instance("MediaNodeInstanceType"),
+		InstanceProps:        instance("Media"),
 		Masters:              masters,
 		Vpc:                  vpc,
 		VpcSubnets:           preflight.MediaSubnets(),
@@ -113,20 +131,27 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		MinCapacity:          p.number("MinNumberOfMediaNodes"),
 		MaxCapacity:          p.number("MaxNumberOfMediaNodes"),
 		TargetCpuUtilization: p.number("ScaleTargetCPU"),
+		WarmPoolSize:         p.number("WarmPoolSize"),
 	})
+	reached := func(id, certificate string, subnets *awsec2.SubnetSelection, domain string) constructs.LoadBalancerProps {
+		return constructs.LoadBalancerProps{
+			Vpc:         vpc,
+			VpcSubnets:  subnets,
+			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, &id, p.text(certificate)),
+			HostedZone: awsroute53.HostedZone_FromHostedZoneAttributes(stack, jsii.String(id+"Zone"), &awsroute53.HostedZoneAttributes{
+				HostedZoneId: p.text("HostedZoneId"), ZoneName: p.text(domain)}),
+			HostedZoneWhen: dns,
+		}
+	}
 	balancer := constructs.NewMainLoadBalancer(stack, jsii.String("Main"), &constructs.MainLoadBalancerProps{
-		Masters:     masters,
-		Fleet:       media,
-		Vpc:         vpc,
-		VpcSubnets:  preflight.LoadBalancerSubnets(),
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), p.text("OpenViduCertificateARN")),
+		LoadBalancerProps: reached("Certificate", "OpenViduCertificateARN", preflight.LoadBalancerSubnets(), "DomainName"),
+		Masters:           masters,
+		Fleet:             media,
 	})
 	endpoint := constructs.NewTurnTlsEndpoint(stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{
-		Fleet:       media,
-		Vpc:         vpc,
-		VpcSubnets:  preflight.TurnSubnets(),
-		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), p.text("TurnCertificateARN")),
-		Condition:   turn,
+		LoadBalancerProps: reached("TurnCertificate", "TurnCertificateARN", preflight.TurnSubnets(), "TurnDomainName"),
+		Fleet:             media,
+		Condition:         turn,
 	})
 
 	for _, nodes := range []struct {

@@ -23,6 +23,8 @@ const (
 	sectionVpc     = "VPC configuration"
 	sectionTurn    = "(Optional) TURN server configuration with TLS"
 	sectionVolumes = "Volumes configuration"
+	sectionS3      = "(Optional) Recordings in S3"
+	sectionRestore = "(Optional) Restore from snapshots"
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
 	// Any type, also one that is newer than this template.
@@ -44,6 +46,12 @@ var parameterTable = []parameter{
 		AllowedPattern:        jsii.String("^" + certificatePattern + "$"),
 		ConstraintDescription: jsii.String("Give the ARN of an ACM certificate."),
 	}},
+	{sectionDomain, "HostedZoneId", "Hosted zone", awscdk.CfnParameterProps{
+		Description:           jsii.String("Route 53 zone that gets records for DomainName and TurnDomainName. Empty: none."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^Z[A-Z0-9]{1,31}$"),
+		ConstraintDescription: jsii.String("Give the id of a public hosted zone, like Z0123456789ABCDEFGHIJ, or nothing."),
+	}},
 
 	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
 		Description:           jsii.String("License key of your OpenVidu account."),
@@ -62,6 +70,14 @@ var parameterTable = []parameter{
 		Default:               constructs.DefaultOpenViduVersion,
 		AllowedPattern:        jsii.String(constructs.VersionPattern),
 		ConstraintDescription: jsii.String("Give a release, like 3.9.0."),
+	}},
+	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin")},
+	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet")},
+	{sectionCluster, "AdditionalInstallFlags", "Additional install flags", awscdk.CfnParameterProps{
+		Description:           jsii.String("Flags for OpenVidu's installer on all nodes, separated by commas."),
+		Default:               "",
+		AllowedPattern:        jsii.String(constructs.InstallFlagsPattern),
+		ConstraintDescription: jsii.String("Give flags like --force-utc-timezone,--name=value, without spaces and quotes, or nothing."),
 	}},
 
 	{sectionEc2, "MasterNodeInstanceType", "Master Node instance type", instanceType("Master Nodes")},
@@ -83,6 +99,8 @@ var parameterTable = []parameter{
 		Default:               amazonLinux2023,
 		ConstraintDescription: jsii.String("Give an SSM parameter that holds an image id."),
 	}},
+	{sectionEc2, "MasterNodeRootVolumeSize", "Master Node root volume", rootVolume("Master Nodes")},
+	{sectionEc2, "MediaNodeRootVolumeSize", "Media Node root volume", rootVolume("Media Nodes")},
 
 	{sectionScaling, "InitialNumberOfMediaNodes", "Initial Media Nodes", number(2, 1, 0,
 		"Media Nodes to begin with.")},
@@ -92,6 +110,8 @@ var parameterTable = []parameter{
 		"Most Media Nodes.")},
 	{sectionScaling, "ScaleTargetCPU", "Target CPU", number(50, 1, 100,
 		"Average CPU of the Media Nodes that scaling aims at, in percent.")},
+	{sectionScaling, "WarmPoolSize", "Warm pool", number(0, 0, 0,
+		"Stopped Media Nodes, OpenVidu installed, for a faster scale-out; 0: none.")},
 
 	{sectionVpc, "OpenViduVPC", "VPC", awscdk.CfnParameterProps{
 		Type:                  jsii.String("AWS::EC2::VPC::Id"),
@@ -107,6 +127,12 @@ var parameterTable = []parameter{
 		Type:                  jsii.String("List<AWS::EC2::Subnet::Id>"),
 		Description:           jsii.String("Any number of public subnets with auto-assigned public IPs."),
 		ConstraintDescription: jsii.String("Choose one or more subnets of OpenViduVPC."),
+	}},
+	{sectionVpc, "LoadBalancerSubnets", "Load balancer subnets", awscdk.CfnParameterProps{
+		Type:                  jsii.String("CommaDelimitedList"),
+		Description:           jsii.String("Public subnets of the load balancers, one in each zone of the nodes; then the nodes may be in private subnets with NAT. Empty: subnets of the nodes."),
+		Default:               "",
+		ConstraintDescription: jsii.String("Give subnets of OpenViduVPC, separated by commas, or nothing."),
 	}},
 
 	{sectionTurn, "TurnDomainName", "TURN domain name", awscdk.CfnParameterProps{
@@ -130,6 +156,30 @@ var parameterTable = []parameter{
 	}},
 	{sectionVolumes, "DiskSize", "Disk size", number(constructs.DefaultVolumeSize, 50, 65536,
 		"Data volume of each Master Node, in GB; it can grow later, never shrink.")},
+	{sectionVolumes, "SnapshotRetentionDays", "Daily snapshots kept", number(constructs.DefaultSnapshotRetentionDays, 0, 1000,
+		"Daily snapshots kept of each data volume; 0: none are taken.")},
+
+	{sectionS3, "RecordingsStorage", "Recordings storage", awscdk.CfnParameterProps{
+		Description:           jsii.String("Where recordings and the cluster's own logs and metrics are kept. Decided once."),
+		Default:               "Volumes",
+		AllowedValues:         jsii.Strings("Volumes", "S3"),
+		ConstraintDescription: jsii.String("Choose Volumes or S3."),
+	}},
+	{sectionS3, "S3AppDataBucketName", "Bucket of recordings", bucket("recordings")},
+	{sectionS3, "S3ClusterDataBucketName", "Bucket of cluster data", bucket("the cluster's logs and metrics")},
+
+	{sectionRestore, "VolumeSnapshotIds", "Snapshots", awscdk.CfnParameterProps{
+		Type:                  jsii.String("CommaDelimitedList"),
+		Description:           jsii.String("Four snapshots of another cluster's data volumes, of Master Nodes 1 to 4. Empty: blank volumes. Decided once."),
+		Default:               "",
+		ConstraintDescription: jsii.String("Give four snapshots, separated by commas, or nothing."),
+	}},
+	{sectionRestore, "RestoredSharedInfoArn", "Secret of the restored cluster", awscdk.CfnParameterProps{
+		Description:           jsii.String("ARN of a secret with the content of that cluster's OpenViduSharedInfo: its data needs its credentials. Empty: none. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+$`),
+		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
+	}},
 }
 
 func instanceType(nodes string) awscdk.CfnParameterProps {
@@ -138,6 +188,29 @@ func instanceType(nodes string) awscdk.CfnParameterProps {
 		Default:               constructs.DefaultInstanceType,
 		AllowedPattern:        jsii.String(instanceTypePattern),
 		ConstraintDescription: jsii.String("Give an instance type, like c6a.xlarge."),
+	}
+}
+
+func initial(what string) awscdk.CfnParameterProps {
+	return awscdk.CfnParameterProps{
+		Description:           jsii.String(what + ", at first. Empty: a random one, in the secret. It counts at creation only."),
+		Default:               "",
+		NoEcho:                jsii.Bool(true),
+		AllowedPattern:        jsii.String(`^$|^[A-Za-z0-9_.,:@%+=-]{8,128}$`),
+		ConstraintDescription: jsii.String("Give 8 to 128 letters, digits or _.,:@%+=-, or nothing."),
+	}
+}
+
+func rootVolume(nodes string) awscdk.CfnParameterProps {
+	return number(constructs.DefaultRootVolumeSize, 20, 16384, "Root volume of the "+nodes+", in GB; not less than the image has.")
+}
+
+func bucket(of string) awscdk.CfnParameterProps {
+	return awscdk.CfnParameterProps{
+		Description:           jsii.String("Bucket of yours, in this region, for " + of + " when RecordingsStorage is S3. Empty: a new one. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String(constructs.BucketPattern),
+		ConstraintDescription: jsii.String("Give the name of a bucket, without dots, or nothing."),
 	}
 }
 
@@ -163,6 +236,21 @@ type parameters map[string]awscdk.CfnParameter
 func (p parameters) text(name string) *string    { return p[name].ValueAsString() }
 func (p parameters) number(name string) *float64 { return p[name].ValueAsNumber() }
 func (p parameters) list(name string) *[]*string { return p[name].ValueAsList() }
+
+// given is a condition that holds when the value is not empty.
+func (p parameters) given(id string, value *string) awscdk.CfnCondition {
+	return p.condition(id, awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(value, "")))
+}
+
+// when is a condition that holds when the parameter has this value.
+func (p parameters) when(id, name, value string) awscdk.CfnCondition {
+	return p.condition(id, awscdk.Fn_ConditionEquals(p.text(name), value))
+}
+
+func (p parameters) condition(id string, expression awscdk.ICfnConditionExpression) awscdk.CfnCondition {
+	stack := awscdk.Stack_Of(p["DomainName"])
+	return awscdk.NewCfnCondition(stack, &id, &awscdk.CfnConditionProps{Expression: expression})
+}
 
 // newParameters makes the form, its sections and its rules.
 func newParameters(stack awscdk.Stack) parameters {

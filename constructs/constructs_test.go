@@ -35,6 +35,7 @@ type program struct {
 	app   awscdk.App
 	stack awscdk.Stack
 	vpc   awsec2.IVpc
+	turn  *string // domain of TURN, if it has one
 }
 
 func newProgram(t *testing.T, zones ...string) *program {
@@ -51,15 +52,20 @@ func newProgram(t *testing.T, zones ...string) *program {
 	vpc := awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 		VpcId: jsii.String("vpc-1"), AvailabilityZones: &names, PublicSubnetIds: &subnets,
 	})
-	return &program{t, dir, app, stack, vpc}
+	return &program{t, dir, app, stack, vpc, nil}
 }
 
 func (p *program) masterProps() *constructs.MasterClusterProps {
-	return &constructs.MasterClusterProps{Vpc: p.vpc, DomainName: jsii.String("openvidu.example.com"), License: jsii.String("licence")}
+	return &constructs.MasterClusterProps{Vpc: p.vpc, DomainName: jsii.String("openvidu.example.com"), License: jsii.String("licence"),
+		TurnDomainName: p.turn}
 }
 
 func (p *program) certificate(id string) awscertificatemanager.ICertificate {
 	return awscertificatemanager.Certificate_FromCertificateArn(p.stack, &id, jsii.String("arn:aws:acm:eu-west-1:123456789012:certificate/"+id))
+}
+
+func (p *program) reached(certificate string) constructs.LoadBalancerProps {
+	return constructs.LoadBalancerProps{Vpc: p.vpc, Certificate: p.certificate(certificate)}
 }
 
 // cluster makes a whole one under a scope.
@@ -67,7 +73,7 @@ func (p *program) cluster(scope core.Construct) (constructs.MasterCluster, const
 	masters := constructs.NewMasterCluster(scope, jsii.String("Masters"), p.masterProps())
 	fleet := constructs.NewMediaFleet(scope, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: p.vpc})
 	balancer := constructs.NewMainLoadBalancer(scope, jsii.String("Balancer"), &constructs.MainLoadBalancerProps{
-		Masters: masters, Fleet: fleet, Vpc: p.vpc, Certificate: p.certificate(*scope.Node().Id() + "Certificate"),
+		LoadBalancerProps: p.reached(*scope.Node().Id() + "Certificate"), Masters: masters, Fleet: fleet,
 	})
 	return masters, fleet, balancer
 }
@@ -259,9 +265,10 @@ func TestPropsReachTheResources(t *testing.T) {
 
 func TestTurnEndpointIsOptional(t *testing.T) {
 	p := newProgram(t, "a", "b", "c")
+	p.turn = jsii.String("turn.example.com")
 	_, fleet, _ := p.cluster(p.stack)
 	turn := constructs.NewTurnTlsEndpoint(p.stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{
-		Fleet: fleet, Vpc: p.vpc, Certificate: p.certificate("Turn2"),
+		LoadBalancerProps: p.reached("Turn2"), Fleet: fleet,
 	})
 	if turn.DnsName() == nil || turn.LoadBalancer() == nil {
 		t.Error("the endpoint hands out nothing")
@@ -335,8 +342,9 @@ func TestFleetMayLiveInAStackOfItsOwn(t *testing.T) {
 
 func TestConstructsAreScopesTargetsOfTagsGranteesAndDependencies(t *testing.T) {
 	p := newProgram(t, "a", "b", "c")
+	p.turn = jsii.String("turn.example.com")
 	masters, fleet, balancer := p.cluster(p.stack)
-	turn := constructs.NewTurnTlsEndpoint(p.stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{Fleet: fleet, Vpc: p.vpc, Certificate: p.certificate("TurnC")})
+	turn := constructs.NewTurnTlsEndpoint(p.stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{LoadBalancerProps: p.reached("TurnC"), Fleet: fleet})
 	for _, made := range []core.Construct{masters, fleet, balancer, turn, masters.Volumes(), masters.SharedInfo()} {
 		inside := awscdk.NewCfnResource(made, jsii.String("Inside"), &awscdk.CfnResourceProps{Type: jsii.String("AWS::CloudFormation::WaitConditionHandle")})
 		awscdk.Tags_Of(made).Add(jsii.String("team"), jsii.String("video"), nil)
@@ -434,10 +442,10 @@ func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 		}, []string{"MinCapacity 4, InitialCapacity 2, MaxCapacity 5: each must be at most the next"}},
 		"balancer": {func() {
 			constructs.NewMainLoadBalancer(scope, jsii.String("B"), &constructs.MainLoadBalancerProps{})
-		}, []string{"Own/Video/B:", "Masters is required", "Fleet is required", "Vpc is required", "Certificate is required"}},
+		}, []string{"Own/Video/B:", "Masters is required", "Fleet is required", "Vpc is required", "Certificate is required: give the certificate of the domain name, or the HostedZone"}},
 		"turn": {func() {
 			constructs.NewTurnTlsEndpoint(scope, jsii.String("T"), &constructs.TurnTlsEndpointProps{Fleet: fleet})
-		}, []string{"Own/Video/T:", "Vpc is required", "Certificate is required"}},
+		}, []string{"Own/Video/T:", "TurnDomainName of the MasterCluster is required", "Vpc is required", "Certificate is required"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -11,7 +11,7 @@ import (
 
 // newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
 func newFunction(scope constructs.Construct, id, code string, statements ...awsiam.PolicyStatement) awslambda.Function {
-	logs := newLogGroup(scope, id+"Logs")
+	logs := newLogGroup(scope, id+"Logs", "")
 	role, policy := newRole(scope, id+"Role", "lambda.amazonaws.com")
 	policy.AddStatements(append(statements,
 		allow(*logs.LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"),
@@ -30,10 +30,13 @@ func newFunction(scope constructs.Construct, id, code string, statements ...awsi
 	return function
 }
 
-// newLogGroup keeps a month, and goes with the stack.
-func newLogGroup(scope constructs.Construct, id string) awslogs.LogGroup {
+// newLogGroup keeps a month unless told otherwise, and goes with the stack.
+func newLogGroup(scope constructs.Construct, id string, retention awslogs.RetentionDays) awslogs.LogGroup {
+	if retention == "" {
+		retention = awslogs.RetentionDays_ONE_MONTH
+	}
 	logs := awslogs.NewLogGroup(scope, &id, &awslogs.LogGroupProps{
-		Retention:     awslogs.RetentionDays_ONE_MONTH,
+		Retention:     retention,
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	leaveDefaults(logs)

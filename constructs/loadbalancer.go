@@ -7,34 +7,97 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53targets"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
 
-// newLoadBalancer is internet-facing. Its security group is there from the start (none can be added later). Cross-zone:
-// four masters and a scaling fleet never spread evenly over the zones.
-func newLoadBalancer(scope constructs.Construct, vpc awsec2.IVpc, subnets *awsec2.SubnetSelection, group awsec2.SecurityGroup) nlb.NetworkLoadBalancer {
-	if subnets == nil {
-		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC, OnePerAz: jsii.Bool(true)}
+// LoadBalancerProps are what both load balancers have in common.
+type LoadBalancerProps struct {
+	// Vpc of the nodes. Required.
+	Vpc awsec2.IVpc
+	// VpcSubnets of the load balancer, one a zone; targets in other zones get no traffic, so name every zone of the nodes
+	// behind it. An internet-facing load balancer needs public subnets; the nodes may be in private ones.
+	// Default: one public subnet of each zone of the VPC.
+	VpcSubnets *awsec2.SubnetSelection
+	// InternetFacing is false for a load balancer with private addresses only, reached from the VPC and what is connected to
+	// it. A change replaces the load balancer, and with it its DNS name. Default: true.
+	InternetFacing *bool
+	// IpAddressType is nlb.IpAddressType_DUAL_STACK for a load balancer that clients also reach over IPv6; its subnets must
+	// have IPv6 addresses. Default: IPv4.
+	IpAddressType nlb.IpAddressType
+	// Certificate that covers the domain name, in this region. Default: one that is made and validated in HostedZone; without
+	// HostedZone it is required.
+	Certificate awscertificatemanager.ICertificate
+	// HostedZone of Route 53 that the domain name is in: gets an alias record for it (A, and AAAA where dual-stack). A record
+	// of that name that exists already fails the deployment. Default: none; point the domain name to DnsName yourself.
+	HostedZone awsroute53.IHostedZone
+	// HostedZoneWhen decides at deployment whether the record is made. With it, give Certificate. Default: always.
+	HostedZoneWhen awscdk.CfnCondition
+}
+
+func (p *LoadBalancerProps) check(wrong *problems) {
+	wrong.required("Vpc", p.Vpc == nil, "give the VPC of the nodes")
+	wrong.required("Certificate", p.Certificate == nil && (p.HostedZone == nil || p.HostedZoneWhen != nil),
+		"give the certificate of the domain name, or the HostedZone to make one in")
+}
+
+// certificate that was given, or a new one that DNS records in the hosted zone validate.
+func (p *LoadBalancerProps) certificate(scope constructs.Construct, domain *string) awscertificatemanager.ICertificate {
+	if p.Certificate != nil {
+		return p.Certificate
 	}
-	return nlb.NewNetworkLoadBalancer(scope, jsii.String("LoadBalancer"), &nlb.NetworkLoadBalancerProps{
-		Vpc:              vpc,
-		VpcSubnets:       subnets,
-		InternetFacing:   jsii.Bool(true),
-		CrossZoneEnabled: jsii.Bool(true),
-		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
+	return awscertificatemanager.NewCertificate(scope, jsii.String("Certificate"), &awscertificatemanager.CertificateProps{
+		DomainName: domain,
+		Validation: awscertificatemanager.CertificateValidation_FromDns(p.HostedZone),
 	})
 }
 
+func (p *LoadBalancerProps) dualStack() bool { return p.IpAddressType == nlb.IpAddressType_DUAL_STACK }
+
+// newLoadBalancer has its security group from the start (none can be added later). Cross-zone: four masters and a scaling
+// fleet never spread evenly over the zones.
+func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domain *string, group awsec2.SecurityGroup) nlb.NetworkLoadBalancer {
+	subnets := props.VpcSubnets
+	if subnets == nil {
+		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC, OnePerAz: jsii.Bool(true)}
+	}
+	balancer := nlb.NewNetworkLoadBalancer(scope, jsii.String("LoadBalancer"), &nlb.NetworkLoadBalancerProps{
+		Vpc:              props.Vpc,
+		VpcSubnets:       subnets,
+		InternetFacing:   jsii.Bool(or(props.InternetFacing, true)),
+		IpAddressType:    props.IpAddressType,
+		CrossZoneEnabled: jsii.Bool(true),
+		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
+	})
+	if props.HostedZone != nil {
+		// With the dot at its end the name is whole, whatever the zone is called.
+		name := jsii.String(*domain + ".")
+		target := awsroute53.RecordTarget_FromAlias(awsroute53targets.NewLoadBalancerTarget(balancer, nil))
+		records := []constructs.Construct{
+			awsroute53.NewARecord(scope, jsii.String("Record"), &awsroute53.ARecordProps{Zone: props.HostedZone, RecordName: name, Target: target}),
+		}
+		if props.dualStack() {
+			records = append(records,
+				awsroute53.NewAaaaRecord(scope, jsii.String("Ipv6Record"), &awsroute53.AaaaRecordProps{Zone: props.HostedZone, RecordName: name, Target: target}))
+		}
+		for _, record := range records {
+			record.Node().DefaultChild().(awscdk.CfnResource).CfnOptions().SetCondition(props.HostedZoneWhen)
+		}
+	}
+	return balancer
+}
+
 // newTlsListener ends TLS with the newest policy that the partition knows.
-func newTlsListener(balancer nlb.NetworkLoadBalancer, id string, port int, certificate awscertificatemanager.ICertificate, targets nlb.NetworkTargetGroup) nlb.NetworkListener {
+func newTlsListener(balancer nlb.NetworkLoadBalancer, id string, port int, certificate awscertificatemanager.ICertificate, targets nlb.NetworkTargetGroup) nlb.CfnListener {
 	listener := balancer.AddListener(&id, &nlb.BaseNetworkListenerProps{
 		Port:                jsii.Number(port),
 		Protocol:            nlb.Protocol_TLS,
 		Certificates:        &[]nlb.IListenerCertificate{nlb.ListenerCertificate_FromCertificateManager(certificate)},
 		DefaultTargetGroups: &[]nlb.INetworkTargetGroup{targets},
-	})
-	listener.Node().DefaultChild().(nlb.CfnListener).SetSslPolicy(awscdk.Fn_ConditionIf(
+	}).Node().DefaultChild().(nlb.CfnListener)
+	listener.SetSslPolicy(awscdk.Fn_ConditionIf(
 		chinaCondition(balancer).LogicalId(), "ELBSecurityPolicy-TLS13-1-2-2021-06", "ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09").ToString())
 	return listener
 }

@@ -2,7 +2,6 @@ package constructs
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -11,21 +10,16 @@ import (
 
 // MainLoadBalancerProps are the properties of MainLoadBalancer.
 type MainLoadBalancerProps struct {
+	LoadBalancerProps
+
 	// Masters that answer on 443. Required.
 	Masters MasterCluster
 	// Fleet that takes RTMPS on 1935. Required.
 	Fleet MediaFleet
-	// Vpc of both. Required.
-	Vpc awsec2.IVpc
-	// VpcSubnets of the load balancer, public, one a zone; targets in other zones get no traffic, so name every zone of the
-	// masters and of the fleet. Default: one public subnet of each zone of the VPC.
-	VpcSubnets *awsec2.SubnetSelection
-	// Certificate that covers the cluster's domain name, in this region. Required.
-	Certificate awscertificatemanager.ICertificate
 }
 
 // MainLoadBalancer is the network load balancer of the cluster's domain name: TLS on 443 to the Master Nodes, RTMPS on 1935
-// to the Media Nodes.
+// to the Media Nodes. Where TURN has no domain of its own, 443 carries TURN too, and port 80 redirects to HTTPS.
 type MainLoadBalancer interface {
 	constructs.Construct
 	awsec2.IConnectable
@@ -46,30 +40,56 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster")
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
-	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the cluster")
-	wrong.required("Certificate", props.Certificate == nil, "give the certificate of the cluster's domain name")
+	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
 	m := &mainBalancer{}
 	constructs.NewConstruct_Override(m, scope, id)
-	group := newSecurityGroup(m, props.Vpc, mainLoadBalancer, "OpenVidu main load balancer")
+	group := newSecurityGroup(m, props.Vpc, mainLoadBalancer, "OpenVidu main load balancer", props.dualStack())
 	open(m, masterNodes, props.Masters.securityGroup(), mainLoadBalancer, group)
 	open(m, mediaNodes, props.Fleet.securityGroup(), mainLoadBalancer, group)
-	m.balancer = newLoadBalancer(m, props.Vpc, props.VpcSubnets, group)
+	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group)
+	certificate := props.certificate(m, props.Masters.domainName())
 
-	masters := newTargetGroup(m, "Masters", props.Vpc, masterApiPort, masterApiPort, masterHealthPath,
-		awscdk.Duration_Seconds(jsii.Number(30))) // API requests are short; signalling reconnects
-	for _, g := range *props.Masters.Groups() {
-		g.AttachToNetworkTargetGroup(masters)
+	toMasters := func(id string, port int) nlb.NetworkTargetGroup {
+		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath,
+			awscdk.Duration_Seconds(jsii.Number(30))) // API requests are short; signalling reconnects
+		for _, g := range *props.Masters.Groups() {
+			g.AttachToNetworkTargetGroup(targets)
+		}
+		return targets
 	}
-	newTlsListener(m.balancer, "Https", listenerTlsPort, props.Certificate, masters)
+	masters := toMasters("Masters", masterApiPort)
+	https := newTlsListener(m.balancer, "Https", listenerTlsPort, certificate, masters)
+	if turn, when := props.Masters.turnOnMainDomain(); turn {
+		m.turnOnMain(props, group, https, masters, toMasters, when)
+	}
 
 	// A stream goes on for as long as the Media Node drains.
 	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
 	props.Fleet.attach(rtmp, nil)
-	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, props.Certificate, rtmp)
+	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, certificate, rtmp)
 	return m
+}
+
+// turnOnMain leads 443 to where Caddy tells TURN from HTTP, and opens 80. The masters are in all target groups whatever the
+// condition says: so a change of it only turns a listener, to targets that are there already.
+func (m *mainBalancer) turnOnMain(props *MainLoadBalancerProps, group awsec2.SecurityGroup, https nlb.CfnListener,
+	api nlb.NetworkTargetGroup, toMasters func(id string, port int) nlb.NetworkTargetGroup, when awscdk.CfnCondition) {
+	tls := toMasters("MastersTls", masterTlsPort)
+	http := m.balancer.AddListener(jsii.String("Http"), &nlb.BaseNetworkListenerProps{
+		Port:                jsii.Number(listenerHttpPort),
+		Protocol:            nlb.Protocol_TCP,
+		DefaultTargetGroups: &[]nlb.INetworkTargetGroup{toMasters("MastersHttp", masterHttpPort)},
+	}).Node().DefaultChild().(nlb.CfnListener)
+	target := tls.TargetGroupArn()
+	if when != nil {
+		http.CfnOptions().SetCondition(when)
+		target = awscdk.Fn_ConditionIf(when.LogicalId(), target, api.TargetGroupArn()).ToString()
+	}
+	https.SetDefaultActions(&[]any{&nlb.CfnListener_ActionProperty{Type: jsii.String("forward"), TargetGroupArn: target}})
+	openTurnOnMain(m, props.Masters.securityGroup(), group, when)
 }
 
 func (m *mainBalancer) Connections() awsec2.Connections       { return m.balancer.Connections() }

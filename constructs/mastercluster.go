@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -33,6 +35,26 @@ type MasterClusterProps struct {
 	// OpenViduVersion to install first, like 3.9.0. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
 	// with the way to upgrade. Default: 3.9.0.
 	OpenViduVersion *string
+	// InitialMeetAdminPassword of OpenVidu Meet's user admin. It counts at creation only; change it in OpenVidu Meet later.
+	// Default (also ""): a random one, in the secret.
+	InitialMeetAdminPassword *string
+	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
+	// Default (also ""): a random one, in the secret.
+	InitialMeetApiKey *string
+	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
+	// the other. Default: MinIO on the volumes.
+	RecordingBuckets RecordingBuckets
+	// AdditionalInstallFlags for OpenVidu's installer on all nodes, after its own, like --force-utc-timezone. They count
+	// where OpenVidu is installed: on Media Nodes, and in the first life of a Master Node's slot. Default: none.
+	AdditionalInstallFlags *[]*string
+	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
+	// is restored wants the addresses that it was written with. Default: any free ones.
+	PrivateIps *[]*string
+	// RestoredSecret is a secret with the content of another cluster's: the credentials that data in restored volumes was
+	// written with. It is read once, at creation. Default: none, new credentials.
+	RestoredSecret awssecretsmanager.ISecret
+	// RestoredSecretWhen decides at deployment whether RestoredSecret is read. Default: always.
+	RestoredSecretWhen awscdk.CfnCondition
 	// SecretEncryptionKey of the secret. Default: the account's key for Secrets Manager (aws/secretsmanager).
 	SecretEncryptionKey awskms.IKey
 	// Vpc of the cluster. Required.
@@ -43,6 +65,8 @@ type MasterClusterProps struct {
 	VpcSubnets *awsec2.SubnetSelection
 	// Volumes of the slots, in the zones of their subnets. Default: RecordingVolumes with its own defaults.
 	Volumes RecordingVolumes
+	// LogRetention of the logs that all nodes send to CloudWatch Logs. Default: one month.
+	LogRetention awslogs.RetentionDays
 	// InstallerUrl is where OpenVidu's installers are, without the version, https only.
 	// Default: OpenVidu's own bucket.
 	InstallerUrl *string
@@ -70,18 +94,26 @@ type MasterCluster interface {
 
 	clusterId() *string
 	securityGroup() awsec2.SecurityGroup
-	installerUrl() string
+	domainName() *string
+	// turnDomainName is empty where there is none.
+	turnDomainName() string
+	// turnOnMainDomain tells whether TURN shares the cluster's domain, and when that is decided at deployment.
+	turnOnMainDomain() (bool, awscdk.CfnCondition)
+	// installs are the installer's address and additional flags.
+	installs() []bootstrap.Var
+	buckets() RecordingBuckets
 }
 
 type masterCluster struct {
 	constructs.Construct
-	nodes     node
-	groups    []awsautoscaling.AutoScalingGroup
-	ips       []*string
-	shared    SharedInfo
-	template  awsec2.LaunchTemplate
-	volumes   RecordingVolumes
-	installer string
+	nodes    node
+	groups   []awsautoscaling.AutoScalingGroup
+	ips      []*string
+	shared   SharedInfo
+	template awsec2.LaunchTemplate
+	volumes  RecordingVolumes
+	props    MasterClusterProps // a copy
+	noTurn   awscdk.CfnCondition
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
@@ -98,6 +130,10 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	if !strings.HasPrefix(installer, "https://") || strings.ContainsAny(installer, "'\n ") {
 		wrong.add("InstallerUrl is %q: give an https address", installer)
 	}
+	for i, flag := range values(or(props.AdditionalInstallFlags, nil)) {
+		wrong.match(fmt.Sprintf("AdditionalInstallFlags[%d]", i), &flag, installFlagsPattern, "give a flag like --name or --name=value, without spaces, commas and quotes")
+	}
+	wrong.each("PrivateIps", props.PrivateIps, MasterNodes)
 	var slots []awsec2.ISubnet
 	if props.Vpc != nil {
 		selection := props.VpcSubnets
@@ -122,7 +158,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	}
 	wrong.report(scope, id)
 
-	c := &masterCluster{installer: installer}
+	c := &masterCluster{props: *props}
 	constructs.NewConstruct_Override(c, scope, id)
 	stack := awscdk.Stack_Of(c)
 	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
@@ -137,17 +173,27 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		c.volumes = NewRecordingVolumes(c, jsii.String("Volumes"), &RecordingVolumesProps{AvailabilityZones: &zones})
 	}
 
+	if turn := or(props.TurnDomainName, ""); *awscdk.Token_IsUnresolved(turn) {
+		c.noTurn = awscdk.NewCfnCondition(c, jsii.String("NoTurnDomain"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionEquals(turn, ""),
+		})
+	}
+
 	// The interfaces come before all else: their addresses are the list that every node and the secret are told.
-	group := newSecurityGroup(c, props.Vpc, masterNodes, "OpenVidu Master Nodes")
+	group := newSecurityGroup(c, props.Vpc, masterNodes, "OpenVidu Master Nodes", true)
 	var enis []*string
 	for i, subnet := range slots {
 		eni := awsec2.NewCfnNetworkInterface(c, jsii.String(fmt.Sprint("ENI", i+1)), &awsec2.CfnNetworkInterfaceProps{
 			SubnetId: subnet.SubnetId(),
 			GroupSet: &[]any{group.SecurityGroupId()},
 		})
+		if props.PrivateIps != nil {
+			eni.SetPrivateIpAddress((*props.PrivateIps)[i])
+		}
 		enis = append(enis, eni.Ref())
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
 	}
+	c.volumes.tagPrivateIps(c.ips)
 	c.shared = newSharedInfo(c, props, c.ips)
 	c.nodes = newNode(c, group, cluster, c.shared)
 	open(c, masterNodes, group, masterNodes, group)
@@ -158,8 +204,11 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
 	c.nodes.policy.AddStatements(c.volumes.attachStatements()...)
+	if buckets := props.RecordingBuckets; buckets != nil {
+		c.nodes.role.AddManagedPolicy(buckets.policy())
+	}
 
-	header := append(c.nodes.header(c, c.shared, c.ips, installer),
+	header := append(c.nodes.header(c, c, props.InstanceProps),
 		bootstrap.List("ENI_IDS", values(enis)...),
 		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
 		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
@@ -216,4 +265,17 @@ func (c *masterCluster) ToString() *string                          { return c.N
 
 func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
 func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
-func (c *masterCluster) installerUrl() string                { return c.installer }
+func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
+func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }
+func (c *masterCluster) buckets() RecordingBuckets           { return c.props.RecordingBuckets }
+
+func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
+	return c.noTurn != nil || c.turnDomainName() == "", c.noTurn
+}
+
+func (c *masterCluster) installs() []bootstrap.Var {
+	return []bootstrap.Var{
+		bootstrap.Value("INSTALLER_URL", or(c.props.InstallerUrl, DefaultInstallerUrl)),
+		bootstrap.Value("INSTALL_FLAGS", strings.Join(values(or(c.props.AdditionalInstallFlags, nil)), ",")),
+	}
+}

@@ -25,6 +25,8 @@ const (
 	// drainHeartbeatSeconds is how long the hook lives without a heartbeat; the node sends one a minute. 100 of these are
 	// more than the 48 hours that a hook may last at most.
 	drainHeartbeatSeconds = 3600
+	// readyHook holds a Media Node back from service, or from being stopped in the warm pool, until it says that it is ready.
+	readyHook = "ready"
 	// warmupSeconds until the CPU of a new Media Node counts: it installs OpenVidu meanwhile.
 	warmupSeconds = 300
 )
@@ -48,6 +50,9 @@ type MediaFleetProps struct {
 	MaxCapacity *float64
 	// TargetCpuUtilization that scaling keeps the average CPU of the fleet close to, 1 to 100 percent. Default: 50.
 	TargetCpuUtilization *float64
+	// WarmPoolSize is the number of stopped Media Nodes, OpenVidu installed, that wait to be started when the fleet scales
+	// out; a stopped one costs its disk only. Default: 0, no warm pool.
+	WarmPoolSize *float64
 }
 
 // MediaFleet is the group of Media Nodes, which carry the calls. It scales on CPU. A Media Node that is to go drains first:
@@ -66,10 +71,12 @@ type MediaFleet interface {
 	// attach registers the fleet with a target group, where the condition holds (nil: always).
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
 	securityGroup() awsec2.SecurityGroup
+	turnDomainName() string
 }
 
 type mediaFleet struct {
 	constructs.Construct
+	masters  MasterCluster
 	nodes    node
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
@@ -85,6 +92,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
 	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)
 	wrong.within("TargetCpuUtilization", props.TargetCpuUtilization, 1, 100)
+	wrong.within("WarmPoolSize", props.WarmPoolSize, 0, 1000)
 	low, high := or(props.MinCapacity, DefaultMinCapacity), or(props.MaxCapacity, DefaultMaxCapacity)
 	initial := or(props.InitialCapacity, max(low, 1))
 	if !*awscdk.Token_IsUnresolved(low) && !*awscdk.Token_IsUnresolved(high) && !*awscdk.Token_IsUnresolved(initial) &&
@@ -93,11 +101,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	wrong.report(scope, id)
 
-	f := &mediaFleet{}
+	f := &mediaFleet{masters: props.Masters}
 	constructs.NewConstruct_Override(f, scope, id)
 	masters := props.Masters
 	shared := masters.SharedInfo()
-	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes")
+	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes", true)
 	f.nodes = newNode(f, group, masters.clusterId(), shared)
 	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
 	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
@@ -110,8 +118,13 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
 	}))
 
-	header := append(f.nodes.header(f, shared, *masters.PrivateIps(), masters.installerUrl()),
-		bootstrap.Value("HOOK", drainHook))
+	if buckets := masters.buckets(); buckets != nil {
+		f.nodes.role.AddManagedPolicy(buckets.policy())
+	}
+
+	header := append(f.nodes.header(f, masters, props.InstanceProps),
+		bootstrap.Value("DRAIN_HOOK", drainHook),
+		bootstrap.Value("READY_HOOK", readyHook))
 	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
 
 	subnets := props.VpcSubnets
@@ -132,18 +145,49 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	resource := f.fleet.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
 	resource.SetDesiredCapacity(numberText(initial))
 	// Inside the group, not a resource of its own: so no Media Node ever lives without it.
-	resource.SetLifecycleHookSpecificationList([]any{&awsautoscaling.CfnAutoScalingGroup_LifecycleHookSpecificationProperty{
-		LifecycleHookName:   jsii.String(drainHook),
-		LifecycleTransition: jsii.String("autoscaling:EC2_INSTANCE_TERMINATING"),
-		HeartbeatTimeout:    jsii.Number(drainHeartbeatSeconds),
-		DefaultResult:       jsii.String("CONTINUE"),
-	}})
+	hooks := []any{lifecycleHook(drainHook, "TERMINATING", drainHeartbeatSeconds, "CONTINUE")}
+	if size := or(props.WarmPoolSize, 0); size != 0 {
+		hooks = append(hooks, f.newWarmPool(size))
+	}
+	resource.AddPropertyOverride(jsii.String("LifecycleHookSpecificationList"), hooks)
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: jsii.Number(or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)),
 	})
 	f.nodes.waitFor(f, 1, f.fleet)
 	return f
+}
+
+// lifecycleHook is written as CloudFormation has it: the CDK does not translate what stands inside a condition.
+func lifecycleHook(name, transition string, heartbeatSeconds int, result string) map[string]any {
+	return map[string]any{
+		"LifecycleHookName":   name,
+		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition,
+		"HeartbeatTimeout":    heartbeatSeconds,
+		"DefaultResult":       result,
+	}
+}
+
+// newWarmPool makes the pool and gives the hook that it needs: without one, Auto Scaling stops an instance before it has
+// installed anything.
+func (f *mediaFleet) newWarmPool(size float64) any {
+	// Not AddWarmPool: it takes no size that only CloudFormation knows. Minimum and maximum the same: a pool of that size,
+	// whatever the group's own maximum leaves room for.
+	pool := awsautoscaling.NewCfnWarmPool(f, jsii.String("WarmPool"), &awsautoscaling.CfnWarmPoolProps{
+		AutoScalingGroupName:     f.fleet.AutoScalingGroupName(),
+		MinSize:                  &size,
+		MaxGroupPreparedCapacity: &size,
+		PoolState:                jsii.String("Stopped"),
+	})
+	hook := lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "ABANDON")
+	if !*awscdk.Token_IsUnresolved(size) {
+		return hook
+	}
+	wanted := awscdk.NewCfnCondition(f, jsii.String("Warm"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(size, 0)),
+	})
+	pool.CfnOptions().SetCondition(wanted)
+	return awscdk.Fn_ConditionIf(wanted.LogicalId(), hook, awscdk.Aws_NO_VALUE())
 }
 
 func (f *mediaFleet) Connections() awsec2.Connections        { return f.nodes.group.Connections() }
@@ -154,6 +198,7 @@ func (f *mediaFleet) LaunchTemplate() awsec2.LaunchTemplate  { return f.template
 func (f *mediaFleet) ToString() *string                      { return f.Node().Path() }
 
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
+func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

@@ -1,6 +1,8 @@
 package constructs
 
 import (
+	"strings"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
@@ -22,10 +24,17 @@ const (
 	// DefaultInstallerUrl is OpenVidu's bucket over TLS; the documentation's http address serves the same files.
 	DefaultInstallerUrl = "https://s3.eu-west-1.amazonaws.com/get.openvidu.io/pro/ha"
 
+	// MetricNamespace in CloudWatch of what the nodes measure, with the dimension Cluster: disk_used_percent of the fullest
+	// disk (Percent, Maximum) and DrainMinutes of a Media Node that drains (Count).
+	MetricNamespace = "OpenVidu"
+
 	// clusterTag names the cluster on everything that belongs to it. IAM policies rely on it.
 	clusterTag = "OpenViduCluster"
 	// slotTag tells a Master Node its slot (1 to 4) and its group's logical id.
 	slotTag = "OpenViduMasterSlot"
+
+	// maxBeforeStart leaves the user data well below its 16,384 bytes.
+	maxBeforeStart = 2000
 
 	// How long CloudFormation waits for a node: the node's own bounded waits end sooner, and say why. An hour is the
 	// longest PauseTime that CloudFormation allows.
@@ -45,12 +54,24 @@ type InstanceProps struct {
 	RootDeviceName *string
 	// RootVolumeSize of a node, 20 GiB to 16 TiB. Default: 50 GiB.
 	RootVolumeSize awscdk.Size
+	// BeforeStart are lines of bash that root runs on the node at every boot, between OpenVidu's installation and its start,
+	// with errexit, nounset and pipefail on: the place for configuration of one's own. A line that fails, fails the boot.
+	// They stand in the user data, 2,000 characters at most, so hold no secret. A change rolls the Master Nodes; Media Nodes
+	// take it as they are replaced. Default: none.
+	BeforeStart *[]*string
 }
 
 func (p InstanceProps) check(wrong *problems) {
 	if p.RootVolumeSize != nil {
 		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
 	}
+	if lines := p.beforeStart(); len(lines) > maxBeforeStart {
+		wrong.add("BeforeStart has %d characters: give %d at most, or download a longer script in it", len(lines), maxBeforeStart)
+	}
+}
+
+func (p InstanceProps) beforeStart() string {
+	return strings.Join(values(or(p.BeforeStart, nil)), "\n")
 }
 
 // node is what MasterCluster and MediaFleet both make.
@@ -68,7 +89,12 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
 	policy.AddStatements(
 		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
-		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"))
+		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:    jsii.Strings("cloudwatch:PutMetricData"),
+			Resources:  jsii.Strings("*"), // cannot be limited to a resource
+			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": MetricNamespace}},
+		}))
 	if key := shared.Secret().EncryptionKey(); key != nil {
 		key.GrantDecrypt(role)
 	}
@@ -83,16 +109,18 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 }
 
 // header is the part of the env header that both kinds of nodes read.
-func (n node) header(scope constructs.Construct, shared SharedInfo, masterIps []*string, installerUrl string) []bootstrap.Var {
-	return []bootstrap.Var{
+func (n node) header(scope constructs.Construct, masters MasterCluster, props InstanceProps) []bootstrap.Var {
+	return append([]bootstrap.Var{
 		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
+		bootstrap.Value("URL_SUFFIX", *awscdk.Aws_URL_SUFFIX()),
 		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
-		bootstrap.Value("SECRET_ARN", *shared.Secret().SecretArn()),
+		bootstrap.Value("CLUSTER", *n.clusterTag),
+		bootstrap.Value("SECRET_ARN", *masters.SharedInfo().Secret().SecretArn()),
 		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
 		bootstrap.Value("WAIT_URL", *n.handle.Ref()),
-		bootstrap.Value("INSTALLER_URL", installerUrl),
-		bootstrap.List("MASTER_IPS", values(masterIps)...),
-	}
+		bootstrap.Value("BEFORE_START", props.beforeStart()),
+		bootstrap.List("MASTER_IPS", values(*masters.PrivateIps())...),
+	}, masters.installs()...)
 }
 
 func values(pointers []*string) []string {

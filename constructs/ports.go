@@ -38,11 +38,14 @@ func (p port) connection() awsec2.Port {
 // The ports of the nodes by name, where more than a security group needs them.
 const (
 	masterApiPort       = 7880 // Caddy: API, dashboard, Meet, WHIP; its health check too
+	masterTlsPort       = 443  // Caddy: the same, and TURN for who has no TURN domain
+	masterHttpPort      = 80   // Caddy: sends HTTP to HTTPS
 	mediaLiveKitPort    = 7880 // LiveKit: API between the nodes; its health check too
 	mediaRtmpPort       = 1945
 	mediaIngressPort    = 9092 // health check of the ingress service
 	mediaTurnPort       = 5349
 	listenerTlsPort     = 443
+	listenerHttpPort    = 80
 	listenerRtmpsPort   = 1935
 	masterHealthPath    = "/health/caddy"
 	mediaRtmpHealthPath = "/"
@@ -88,6 +91,36 @@ var ports = []port{
 	{mediaNodes, mainLoadBalancer, "tcp", mediaIngressPort, mediaIngressPort, "RTMP health"},
 	{mediaNodes, turnLoadBalancer, "tcp", mediaTurnPort, mediaTurnPort, "TURN"},
 	{mediaNodes, turnLoadBalancer, "tcp", mediaLiveKitPort, mediaLiveKitPort, "TURN health"},
+}
+
+// turnOnMainPorts are open only where TURN has no domain of its own: then it shares the cluster's (OpenVidu 3.8 and newer).
+var turnOnMainPorts = []port{
+	{mainLoadBalancer, anyone, "tcp", listenerHttpPort, listenerHttpPort, "HTTP redirect"},
+	{masterNodes, mainLoadBalancer, "tcp", masterTlsPort, masterTlsPort, "API, TURN"},
+	{masterNodes, mainLoadBalancer, "tcp", masterHttpPort, masterHttpPort, "HTTP redirect"},
+}
+
+// openTurnOnMain makes the rules of turnOnMainPorts, where the condition holds (nil: always).
+func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.SecurityGroup, when awscdk.CfnCondition) {
+	var made []awscdk.CfnResource
+	for _, p := range turnOnMainPorts {
+		id := fmt.Sprintf("%sFrom%s%d", p.to, p.from, p.first)
+		inbound := &awsec2.CfnSecurityGroupIngressProps{
+			GroupId: ref(balancer), CidrIp: jsii.String("0.0.0.0/0"),
+			IpProtocol: &p.protocol, FromPort: jsii.Number(p.first), ToPort: jsii.Number(p.last), Description: &p.use,
+		}
+		if p.from == mainLoadBalancer {
+			inbound.GroupId, inbound.CidrIp, inbound.SourceSecurityGroupId = ref(masters), nil, ref(balancer)
+			made = append(made, awsec2.NewCfnSecurityGroupEgress(scope, jsii.String(id+"Out"), &awsec2.CfnSecurityGroupEgressProps{
+				GroupId: ref(balancer), DestinationSecurityGroupId: ref(masters),
+				IpProtocol: &p.protocol, FromPort: jsii.Number(p.first), ToPort: jsii.Number(p.last), Description: &p.use,
+			}))
+		}
+		made = append(made, awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound))
+	}
+	for _, rule := range made {
+		rule.CfnOptions().SetCondition(when)
+	}
 }
 
 // open makes the rules of the table for connections from one peer to another. A load balancer is opened outwards too,
@@ -137,9 +170,9 @@ func ref(group awsec2.SecurityGroup) *string {
 	return group.Node().DefaultChild().(awsec2.CfnSecurityGroup).Ref()
 }
 
-// newSecurityGroup opens what the table says of anyone: of nodes over IPv4 and IPv6, of load balancers over IPv4, which is
-// all they have. Nodes reach everything outside; a load balancer reaches only what open lets it.
-func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, description string) awsec2.SecurityGroup {
+// newSecurityGroup opens what the table says of anyone: over IPv4, and over IPv6 for nodes and load balancers that have it.
+// Nodes reach everything outside; a load balancer reaches only what open lets it.
+func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, description string, ipv6 bool) awsec2.SecurityGroup {
 	isNode := of == masterNodes || of == mediaNodes
 	group := awsec2.NewSecurityGroup(scope, jsii.String("SG"), &awsec2.SecurityGroupProps{
 		Vpc:                  vpc,
@@ -152,7 +185,7 @@ func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, desc
 			continue
 		}
 		group.AddIngressRule(awsec2.Peer_AnyIpv4(), p.connection(), &p.use, nil)
-		if isNode {
+		if ipv6 {
 			group.AddIngressRule(awsec2.Peer_AnyIpv6(), p.connection(), &p.use, nil)
 		}
 	}

@@ -42,6 +42,9 @@ type Preflight interface {
 	TurnSubnets() *awsec2.SubnetSelection
 	// RootDeviceName of the image.
 	RootDeviceName() *string
+	// Restored gives the snapshot that a slot, 1 to 4, is restored from, and the private IP that its data was written with.
+	// Neither exists where SnapshotIds is empty.
+	Restored(slot int) (snapshotId, privateIp *string)
 }
 
 type preflight struct {
@@ -99,6 +102,10 @@ func (p *preflight) TurnSubnets() *awsec2.SubnetSelection {
 
 func (p *preflight) RootDeviceName() *string {
 	return p.checks.GetAttString(jsii.String("RootDeviceName"))
+}
+
+func (p *preflight) Restored(slot int) (snapshotId, privateIp *string) {
+	return p.slots.GetAttString(jsii.String(fmt.Sprint("Snapshot", slot))), p.slots.GetAttString(jsii.String(fmt.Sprint("PrivateIp", slot)))
 }
 
 // list makes a list of what the checks return as one text.

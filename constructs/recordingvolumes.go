@@ -2,8 +2,10 @@ package constructs
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsdlm"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
@@ -24,6 +26,12 @@ type RecordingVolumesProps struct {
 	// otherwise. It must not change afterwards: that would replace the volumes by blank ones (the old ones are kept).
 	// Default: RemovalPolicy decides.
 	RetainWhen awscdk.CfnCondition
+	// SnapshotRetentionDays is how many daily snapshots of each volume are kept, 0 to 1000; 0 makes none. They are taken by
+	// Amazon Data Lifecycle Manager at 03:00 UTC, each consistent as after a power cut. Default: 7.
+	SnapshotRetentionDays *float64
+	// SnapshotIds that the volumes are restored from, one a slot, in their order. A change replaces the volumes (the old ones
+	// are kept). Default: blank volumes.
+	SnapshotIds *[]*string
 	// EncryptionKey of the volumes. A change replaces them. Default: the account's key for EBS (aws/ebs).
 	EncryptionKey awskms.IKey
 }
@@ -39,6 +47,8 @@ type RecordingVolumes interface {
 	// GrantAttach lets the grantee attach these volumes to instances that carry the tag.
 	GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string)
 
+	// tagPrivateIps writes on each volume which address its data was written with; snapshots carry it on.
+	tagPrivateIps(ips []*string)
 	// attachStatements allow to attach the volumes; allowAttachTo says to which instances.
 	attachStatements() []awsiam.PolicyStatement
 }
@@ -46,6 +56,7 @@ type RecordingVolumes interface {
 type recordingVolumes struct {
 	constructs.Construct
 	ids  []*string
+	made [][]awsec2.CfnVolume // a slot's: one, or one for each case of RetainWhen
 	size awscdk.Size
 	key  awskms.IKey
 }
@@ -61,6 +72,10 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	wrong.within("Size", size.ToGibibytes(nil), 50, 64*1024)
 	if props.RetainWhen != nil && props.RemovalPolicy != "" {
 		wrong.add("RemovalPolicy is %q beside RetainWhen: give one of them", props.RemovalPolicy)
+	}
+	wrong.within("SnapshotRetentionDays", props.SnapshotRetentionDays, 0, 1000)
+	if props.AvailabilityZones != nil {
+		wrong.each("SnapshotIds", props.SnapshotIds, len(*props.AvailabilityZones))
 	}
 	wrong.report(scope, id)
 
@@ -82,6 +97,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 		key = props.EncryptionKey.KeyArn()
 	}
 	for i, zone := range *props.AvailabilityZones {
+		v.made = append(v.made, nil)
 		volume := func(name string, policy awscdk.RemovalPolicy, when awscdk.CfnCondition) *string {
 			// Not awsec2.Volume: it takes no size that only CloudFormation knows.
 			resource := awsec2.NewCfnVolume(v, jsii.String(fmt.Sprint(name, i+1)), &awsec2.CfnVolumeProps{
@@ -91,6 +107,10 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 				Encrypted:        jsii.Bool(true),
 				KmsKeyId:         key,
 			})
+			if props.SnapshotIds != nil {
+				resource.SetSnapshotId((*props.SnapshotIds)[i])
+			}
+			v.made[i] = append(v.made[i], resource)
 			resource.ApplyRemovalPolicy(policy, nil)
 			// Whatever replaces a volume, the old one and its data stay.
 			resource.CfnOptions().SetUpdateReplacePolicy(awscdk.CfnDeletionPolicy_RETAIN)
@@ -107,11 +127,69 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 		temporary := volume("Deleted", awscdk.RemovalPolicy_DESTROY, deleted)
 		v.ids = append(v.ids, awscdk.Fn_ConditionIf(props.RetainWhen.LogicalId(), retained, temporary).ToString())
 	}
+	if days := or(props.SnapshotRetentionDays, DefaultSnapshotRetentionDays); days != 0 {
+		v.takeSnapshots(days)
+	}
 	return v
 }
 
-// DefaultVolumeSize of a Master Node's data, in GiB: the seed's.
-const DefaultVolumeSize = 100
+// takeSnapshots lets Data Lifecycle Manager look after all volumes that carry a tag of their own.
+func (v *recordingVolumes) takeSnapshots(days float64) {
+	stack := awscdk.Stack_Of(v)
+	mine := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*v.Node().Path(), *stack.Node().Path()+"/")), nil)
+	for _, slot := range v.made {
+		for _, volume := range slot {
+			awscdk.Tags_Of(volume).Add(jsii.String(volumesTag), mine, nil)
+		}
+	}
+	role := awsiam.NewRole(v, jsii.String("SnapshotRole"), &awsiam.RoleProps{
+		AssumedBy: awsiam.NewServicePrincipal(jsii.String("dlm.amazonaws.com"), nil),
+		ManagedPolicies: &[]awsiam.IManagedPolicy{
+			awsiam.ManagedPolicy_FromAwsManagedPolicyName(jsii.String("service-role/AWSDataLifecycleManagerServiceRole"))},
+	})
+	policy := awsdlm.NewCfnLifecyclePolicy(v, jsii.String("Snapshots"), &awsdlm.CfnLifecyclePolicyProps{
+		Description:      jsii.String("OpenVidu daily snapshots"),
+		ExecutionRoleArn: role.RoleArn(),
+		State:            jsii.String("ENABLED"),
+		PolicyDetails: &awsdlm.CfnLifecyclePolicy_PolicyDetailsProperty{
+			ResourceTypes: jsii.Strings("VOLUME"),
+			TargetTags:    &[]any{&awscdk.CfnTag{Key: jsii.String(volumesTag), Value: mine}},
+			Schedules: &[]any{&awsdlm.CfnLifecyclePolicy_ScheduleProperty{
+				Name:       jsii.String("Daily"),
+				CopyTags:   jsii.Bool(true),
+				CreateRule: &awsdlm.CfnLifecyclePolicy_CreateRuleProperty{Interval: jsii.Number(24), IntervalUnit: jsii.String("HOURS"), Times: jsii.Strings("03:00")},
+				RetainRule: &awsdlm.CfnLifecyclePolicy_RetainRuleProperty{Count: &days},
+			}},
+		},
+	})
+	if *awscdk.Token_IsUnresolved(days) {
+		wanted := awscdk.NewCfnCondition(v, jsii.String("WithSnapshots"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(days, 0)),
+		})
+		policy.CfnOptions().SetCondition(wanted)
+		role.Node().DefaultChild().(awscdk.CfnResource).CfnOptions().SetCondition(wanted)
+	}
+}
+
+func (v *recordingVolumes) tagPrivateIps(ips []*string) {
+	for i, slot := range v.made {
+		for _, volume := range slot {
+			awscdk.Tags_Of(volume).Add(jsii.String(privateIpTag), ips[i], nil)
+		}
+	}
+}
+
+const (
+	// DefaultVolumeSize of a Master Node's data, in GiB: the seed's.
+	DefaultVolumeSize = 100
+	// DefaultSnapshotRetentionDays of the daily snapshots.
+	DefaultSnapshotRetentionDays = 7
+
+	// volumesTag names the RecordingVolumes that a volume belongs to, for the snapshots.
+	volumesTag = "OpenViduVolumes"
+	// privateIpTag is the fixed private IP of the volume's slot. Preflight reads it off snapshots.
+	privateIpTag = "OpenViduPrivateIp"
+)
 
 func (v *recordingVolumes) VolumeIds() *[]*string { return &v.ids }
 

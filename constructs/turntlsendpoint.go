@@ -2,7 +2,6 @@ package constructs
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -11,21 +10,16 @@ import (
 
 // TurnTlsEndpointProps are the properties of TurnTlsEndpoint.
 type TurnTlsEndpointProps struct {
+	LoadBalancerProps
+
 	// Fleet whose TURN servers are reached. Required.
 	Fleet MediaFleet
-	// Vpc of the fleet. Required.
-	Vpc awsec2.IVpc
-	// VpcSubnets of the load balancer, public, one for each zone of the fleet. Default: one public subnet of each zone of
-	// the VPC.
-	VpcSubnets *awsec2.SubnetSelection
-	// Certificate that covers the cluster's TurnDomainName, in this region. Required.
-	Certificate awscertificatemanager.ICertificate
 	// Condition under which the endpoint exists, decided at deployment. Default: always.
 	Condition awscdk.CfnCondition
 }
 
 // TurnTlsEndpoint is TURN over TLS on port 443, for users behind firewalls that let nothing else through: a network load
-// balancer straight to the TURN servers of the Media Nodes. Give its domain to the MasterCluster as TurnDomainName.
+// balancer straight to the TURN servers of the Media Nodes. Its domain is the TurnDomainName of the MasterCluster.
 type TurnTlsEndpoint interface {
 	constructs.Construct
 	awsec2.IConnectable
@@ -44,25 +38,32 @@ type turnTlsEndpoint struct {
 func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEndpointProps) TurnTlsEndpoint {
 	var wrong problems
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
-	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the fleet")
-	wrong.required("Certificate", props.Certificate == nil, "give the certificate of the TURN domain name")
+	wrong.required("TurnDomainName of the MasterCluster", props.Fleet != nil && props.Fleet.turnDomainName() == "",
+		"without it OpenVidu tells no client of this endpoint")
+	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
 	t := &turnTlsEndpoint{}
 	constructs.NewConstruct_Override(t, scope, id)
-	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer")
+	common, domain := props.LoadBalancerProps, jsii.String(props.Fleet.turnDomainName())
+	if props.Condition != nil && common.HostedZoneWhen != nil {
+		common.HostedZoneWhen = awscdk.NewCfnCondition(t, jsii.String("WithRecord"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionAnd(props.Condition, common.HostedZoneWhen),
+		})
+	}
+	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer", common.dualStack())
 	open(t, mediaNodes, props.Fleet.securityGroup(), turnLoadBalancer, group)
-	t.balancer = newLoadBalancer(t, props.Vpc, props.VpcSubnets, group)
+	t.balancer = newLoadBalancer(t, &common, domain, group)
 	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
 	// Relayed calls live in one connection: neither a failed health check nor a drain may cut it.
 	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
-	newTlsListener(t.balancer, "Tls", listenerTlsPort, props.Certificate, targets)
+	newTlsListener(t.balancer, "Tls", listenerTlsPort, common.certificate(t, domain), targets)
 	props.Fleet.attach(targets, props.Condition)
 
 	if props.Condition != nil {
 		for _, child := range *t.Node().FindAll(constructs.ConstructOrder_PREORDER) {
-			if resource, ok := child.(awscdk.CfnResource); ok {
+			if resource, ok := child.(awscdk.CfnResource); ok && resource.CfnOptions().Condition() == nil {
 				resource.CfnOptions().SetCondition(props.Condition)
 			}
 		}
