@@ -67,12 +67,29 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 	s3 := p.when("WithS3", "RecordingsStorage", "S3")
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
-		VpcId:           p.text("OpenViduVPC"),
-		MasterSubnetIds: p.list("OpenViduMasterNodeSubnets"),
-		MediaSubnetIds:  p.list("OpenViduMediaNodeSubnets"),
-		ImageId:         p.text("AmiId"),
-		DiskSize:        p.number("DiskSize"),
-		RetainVolumes:   p.text("RetainVolumes"),
+		VpcId:                 p.text("OpenViduVPC"),
+		MasterSubnetIds:       p.list("OpenViduMasterNodeSubnets"),
+		MediaSubnetIds:        p.list("OpenViduMediaNodeSubnets"),
+		LoadBalancerSubnetIds: p.list("LoadBalancerSubnets"),
+		ImageId:               p.text("AmiId"),
+		MasterRootVolumeSize:  p.number("MasterNodeRootVolumeSize"),
+		MediaRootVolumeSize:   p.number("MediaNodeRootVolumeSize"),
+		MasterInstanceType:    p.text("MasterNodeInstanceType"),
+		MediaInstanceType:     p.text("MediaNodeInstanceType"),
+		InitialCapacity:       p.number("InitialNumberOfMediaNodes"),
+		MinCapacity:           p.number("MinNumberOfMediaNodes"),
+		MaxCapacity:           p.number("MaxNumberOfMediaNodes"),
+		DomainName:            p.text("DomainName"),
+		CertificateArn:        p.text("OpenViduCertificateARN"),
+		TurnDomainName:        p.text("TurnDomainName"),
+		TurnCertificateArn:    p.text("TurnCertificateARN"),
+		DiskSize:              p.number("DiskSize"),
+		RetainVolumes:         p.text("RetainVolumes"),
+		RecordingsStorage:     p.text("RecordingsStorage"),
+		AppDataBucketName:     p.text("S3AppDataBucketName"),
+		ClusterDataBucketName: p.text("S3ClusterDataBucketName"),
+		SnapshotIds:           p.list("VolumeSnapshotIds"),
+		RestoredSecretArn:     p.text("RestoredSharedInfoArn"),
 	})
 	instance := func(role string) constructs.InstanceProps {
 		return constructs.InstanceProps{
@@ -169,7 +186,7 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		rule.CfnOptions().SetCondition(ssh)
 	}
 
-	newOutputs(stack, masters, balancer, endpoint, turn)
+	newOutputs(stack, preflight, masters, balancer, endpoint, turn)
 	nameElements(stack)
 	return stack
 }
@@ -206,8 +223,8 @@ func nameElements(stack awscdk.Stack) {
 	}
 }
 
-// newOutputs are the seed's.
-func newOutputs(stack awscdk.Stack, masters constructs.MasterCluster, balancer constructs.MainLoadBalancer, endpoint constructs.TurnTlsEndpoint, turn awscdk.CfnCondition) {
+// newOutputs are what a user needs next.
+func newOutputs(stack awscdk.Stack, preflight constructs.Preflight, masters constructs.MasterCluster, balancer constructs.MainLoadBalancer, endpoint constructs.TurnTlsEndpoint, turn awscdk.CfnCondition) {
 	console := consoleDomain(stack)
 	link := strings.Join([]string{
 		"https://", *console, "/secretsmanager/secret?region=", *stack.Region(), "&name=", *masters.SharedInfo().Secret().SecretArn(),
@@ -224,6 +241,10 @@ func newOutputs(stack awscdk.Stack, masters constructs.MasterCluster, balancer c
 		Value:       endpoint.DnsName(),
 		Description: jsii.String("Point TurnDomainName here (CNAME, or alias in Route 53)"),
 		Condition:   turn,
+	})
+	awscdk.NewCfnOutput(stack, jsii.String("MasterNodeZones"), &awscdk.CfnOutputProps{
+		Value:       preflight.MasterNodeZones(),
+		Description: jsii.String("Where the Master Nodes are, and what the loss of a zone means"),
 	})
 }
 

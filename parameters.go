@@ -26,6 +26,8 @@ const (
 	sectionS3      = "(Optional) Recordings in S3"
 	sectionRestore = "(Optional) Restore from snapshots"
 
+	domainLength = 253 // of a name in DNS, in characters
+
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
@@ -39,6 +41,7 @@ var parameterTable = []parameter{
 	{sectionDomain, "DomainName", "Domain name", awscdk.CfnParameterProps{
 		Description:           jsii.String("Domain name of the cluster; point it to LoadBalancerDNS when the stack is ready."),
 		AllowedPattern:        jsii.String(constructs.DomainPattern),
+		MaxLength:             jsii.Number(domainLength),
 		ConstraintDescription: jsii.String("Give a domain name, like openvidu.example.com."),
 	}},
 	{sectionDomain, "OpenViduCertificateARN", "Certificate ARN", awscdk.CfnParameterProps{
@@ -139,6 +142,7 @@ var parameterTable = []parameter{
 		Description:           jsii.String("Domain name of TURN over TLS, for users whose firewall blocks UDP. Empty: none."),
 		Default:               "",
 		AllowedPattern:        jsii.String("^$|" + constructs.DomainPattern),
+		MaxLength:             jsii.Number(domainLength),
 		ConstraintDescription: jsii.String("Give a domain name, like turn.example.com, or nothing."),
 	}},
 	{sectionTurn, "TurnCertificateARN", "TURN certificate ARN", awscdk.CfnParameterProps{
@@ -275,6 +279,8 @@ func newParameters(stack awscdk.Stack) parameters {
 		"AWS::CloudFormation::Interface": map[string]any{"ParameterGroups": groups, "ParameterLabels": labels},
 	})
 
+	// Rules compare texts: they know neither more nor less, and count nothing. So minimum <= initial <= maximum and the number
+	// of subnets are left to the preflight function.
 	rule := func(id string, assertions ...*awscdk.CfnRuleAssertion) {
 		awscdk.NewCfnRule(stack, &id, &awscdk.CfnRuleProps{Assertions: &assertions})
 	}
@@ -283,7 +289,7 @@ func newParameters(stack awscdk.Stack) parameters {
 		inVpc = append(inVpc, &awscdk.CfnRuleAssertion{
 			Assert: awscdk.Fn_ConditionEachMemberEquals(
 				awscdk.Token_AsList(awscdk.Fn_ValueOf(&subnets, jsii.String("VpcId")), nil), made.text("OpenViduVPC")),
-			AssertDescription: jsii.String(subnets + ": every subnet must be in OpenViduVPC."),
+			AssertDescription: jsii.String(subnets + ": every subnet must be in OpenViduVPC; choose subnets of it."),
 		})
 	}
 	rule("SubnetsInVpc", inVpc...)
@@ -300,7 +306,7 @@ func newParameters(stack awscdk.Stack) parameters {
 		},
 		&awscdk.CfnRuleAssertion{
 			Assert:            awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(made.text("TurnDomainName"), made.text("DomainName"))),
-			AssertDescription: jsii.String("TurnDomainName must differ from DomainName."),
+			AssertDescription: jsii.String("TurnDomainName must differ from DomainName; give TURN a name of its own."),
 		})
 	return made
 }

@@ -7,10 +7,13 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
 )
 
 // newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
 func newFunction(scope constructs.Construct, id, code string, statements ...awsiam.PolicyStatement) awslambda.Function {
+	code = *script(scope, "Frame", functions.Frame) + code
 	logs := newLogGroup(scope, id+"Logs", "")
 	role, policy := newRole(scope, id+"Role", "lambda.amazonaws.com")
 	policy.AddStatements(append(statements,
@@ -24,6 +27,8 @@ func newFunction(scope constructs.Construct, id, code string, statements ...awsi
 		MemorySize: jsii.Number(256), // the SDK's clients take half of the default 128
 		LogGroup:   logs,
 		Role:       role,
+		// An invocation that Lambda put off ends before CloudFormation gives up: it must not change what came after.
+		MaxEventAge: awscdk.Duration_Minutes(jsii.Number(serviceTimeoutMinutes - 1)),
 	})
 	// The role is an attribute already, and its policy is part of it.
 	function.Node().DefaultChild().(awscdk.CfnResource).AddDeletionOverride(jsii.String("DependsOn"))
@@ -77,12 +82,15 @@ func allow(resource string, actions ...string) awsiam.PolicyStatement {
 // functionTimeoutSeconds is many times what the few calls take; the function answers 10 s before it ends.
 const functionTimeoutSeconds = 60
 
+// serviceTimeoutMinutes are enough for Lambda, which tries an invocation that failed three times, within minutes; CloudFormation
+// need not wait its hour.
+const serviceTimeoutMinutes = 10
+
 func newCustomResource(scope constructs.Construct, id, resourceType string, function awslambda.Function, properties map[string]any) awscdk.CustomResource {
 	resource := awscdk.NewCustomResource(scope, &id, &awscdk.CustomResourceProps{
-		ResourceType: &resourceType,
-		ServiceToken: function.FunctionArn(),
-		// Lambda tries an invocation that failed three times, within minutes; then CloudFormation need not wait its hour.
-		ServiceTimeout: awscdk.Duration_Minutes(jsii.Number(10)),
+		ResourceType:   &resourceType,
+		ServiceToken:   function.FunctionArn(),
+		ServiceTimeout: awscdk.Duration_Minutes(jsii.Number(serviceTimeoutMinutes)),
 		Properties:     &properties,
 	})
 	leaveDefaults(resource)

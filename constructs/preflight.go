@@ -11,21 +11,45 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
 )
 
-// PreflightProps are the properties of Preflight: the parameters of a template, as only CloudFormation knows them. All are
-// required.
+// PreflightProps are the properties of Preflight: the parameters of a template, as only CloudFormation knows them. Messages
+// name these parameters as the template of this module does. What is left out is not checked.
 type PreflightProps struct {
-	// VpcId of the cluster.
+	// VpcId of the cluster (OpenViduVPC). Required.
 	VpcId *string
-	// MasterSubnetIds are 1 to 4 subnets, in a list that a parameter gives.
+	// MasterSubnetIds are 1 to 4 subnets, in a list that a parameter gives (OpenViduMasterNodeSubnets). Required.
 	MasterSubnetIds *[]*string
-	// MediaSubnetIds are any number of subnets, in a list that a parameter gives.
+	// MediaSubnetIds are any number of subnets, in a list that a parameter gives (OpenViduMediaNodeSubnets). Required.
 	MediaSubnetIds *[]*string
-	// ImageId of the nodes.
+	// LoadBalancerSubnetIds are public subnets for the load balancers, in a list that a parameter gives
+	// (LoadBalancerSubnets); one of each zone is used, and every zone of the nodes must have one. Then the nodes' subnets
+	// may be private, with a default route. Default, and when the list is empty: load balancers share the nodes' subnets,
+	// which must be public.
+	LoadBalancerSubnetIds *[]*string
+	// ImageId of the nodes (AmiId). Required.
 	ImageId *string
-	// DiskSize of the data volumes, in GB.
+	// MasterRootVolumeSize and MediaRootVolumeSize of the nodes, in GiB (MasterNodeRootVolumeSize, MediaNodeRootVolumeSize).
+	// Required.
+	MasterRootVolumeSize, MediaRootVolumeSize *float64
+	// MasterInstanceType and MediaInstanceType of the nodes (MasterNodeInstanceType, MediaNodeInstanceType). Required.
+	MasterInstanceType, MediaInstanceType *string
+	// InitialCapacity of the fleet, and its limits (InitialNumberOfMediaNodes, MinNumberOfMediaNodes, MaxNumberOfMediaNodes).
+	// Default: not checked; the free addresses of subnets then are, for one Media Node each.
+	InitialCapacity, MinCapacity, MaxCapacity *float64
+	// DomainName of the cluster, and the ARN of the ACM certificate that must cover it (OpenViduCertificateARN). Required.
+	DomainName, CertificateArn *string
+	// TurnDomainName of TURN over TLS, and the ARN of its ACM certificate (TurnCertificateARN). Default, and when empty: no TURN.
+	TurnDomainName, TurnCertificateArn *string
+	// DiskSize of the data volumes, in GB. Required.
 	DiskSize *float64
-	// RetainVolumes is true or false.
+	// RetainVolumes is true or false. Required.
 	RetainVolumes *string
+	// RecordingsStorage is Volumes or S3, and the names of buckets that exist or are empty (S3AppDataBucketName,
+	// S3ClusterDataBucketName). Default: volumes.
+	RecordingsStorage, AppDataBucketName, ClusterDataBucketName *string
+	// SnapshotIds that the four slots are restored from, in a list that a parameter gives (VolumeSnapshotIds), and the ARN of
+	// the secret with their credentials (RestoredSharedInfoArn). Default, and when empty: blank volumes.
+	SnapshotIds       *[]*string
+	RestoredSecretArn *string
 }
 
 // Preflight refuses in seconds what would fail after many minutes, or lose data, and looks up what CloudFormation cannot
@@ -36,15 +60,17 @@ type Preflight interface {
 	MasterSubnets() *awsec2.SubnetSelection
 	// MediaSubnets are the subnets of the fleet.
 	MediaSubnets() *awsec2.SubnetSelection
-	// LoadBalancerSubnets are one subnet for each zone of masters and fleet.
+	// LoadBalancerSubnets are one subnet for each zone: of those that were given, else of masters and fleet.
 	LoadBalancerSubnets() *awsec2.SubnetSelection
-	// TurnSubnets are one subnet for each zone of the fleet.
+	// TurnSubnets are one subnet for each zone: of those that were given, else of the fleet.
 	TurnSubnets() *awsec2.SubnetSelection
 	// RootDeviceName of the image.
 	RootDeviceName() *string
 	// Restored gives the snapshot that a slot, 1 to 4, is restored from, and the private IP that its data was written with.
 	// Neither exists where SnapshotIds is empty.
 	Restored(slot int) (snapshotId, privateIp *string)
+	// MasterNodeZones is a sentence for an output: the zones of the Master Nodes, and what the loss of one means.
+	MasterNodeZones() *string
 }
 
 type preflight struct {
@@ -54,22 +80,55 @@ type preflight struct {
 	slots  awscdk.CustomResource
 }
 
+const (
+	masterSubnets = "OpenViduMasterNodeSubnets"
+	snapshots     = "VolumeSnapshotIds"
+)
+
 // NewPreflight makes the function and runs it at each creation and update.
 func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps) Preflight {
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
+	stack := awscdk.Stack_Of(p)
 	function := newFunction(p, "Function", functions.Preflight,
-		allow("*", "ec2:DescribeImages", "ec2:DescribeSubnets")) // neither can be limited to a resource
+		// None of these can be limited to a resource.
+		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
+			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
+			Resource: jsii.String("*")}), "s3:GetBucketLocation"),
+		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
+		// does, and the check of a new certificate would be skipped.
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
+			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"))
+	// The names are those of the parameters: the function's messages tell them.
 	p.checks = newCustomResource(p, "Checks", "Custom::OpenViduPreflight", function, map[string]any{
-		"Vpc":           props.VpcId,
-		"MasterSubnets": props.MasterSubnetIds,
-		"MediaSubnets":  props.MediaSubnetIds,
-		"ImageId":       props.ImageId,
-		"DiskSize":      props.DiskSize,
-		"RetainVolumes": props.RetainVolumes,
+		"OpenViduVPC":               props.VpcId,
+		masterSubnets:               props.MasterSubnetIds,
+		"OpenViduMediaNodeSubnets":  props.MediaSubnetIds,
+		"LoadBalancerSubnets":       props.LoadBalancerSubnetIds,
+		"AmiId":                     props.ImageId,
+		"MasterNodeRootVolumeSize":  props.MasterRootVolumeSize,
+		"MediaNodeRootVolumeSize":   props.MediaRootVolumeSize,
+		"MasterNodeInstanceType":    props.MasterInstanceType,
+		"MediaNodeInstanceType":     props.MediaInstanceType,
+		"InitialNumberOfMediaNodes": props.InitialCapacity,
+		"MinNumberOfMediaNodes":     props.MinCapacity,
+		"MaxNumberOfMediaNodes":     props.MaxCapacity,
+		"DomainName":                props.DomainName,
+		"OpenViduCertificateARN":    props.CertificateArn,
+		"TurnDomainName":            props.TurnDomainName,
+		"TurnCertificateARN":        props.TurnCertificateArn,
+		"DiskSize":                  props.DiskSize,
+		"RetainVolumes":             props.RetainVolumes,
+		"RecordingsStorage":         props.RecordingsStorage,
+		"S3AppDataBucketName":       props.AppDataBucketName,
+		"S3ClusterDataBucketName":   props.ClusterDataBucketName,
+		snapshots:                   props.SnapshotIds,
+		"RestoredSharedInfoArn":     props.RestoredSecretArn,
 	})
 	p.slots = newCustomResource(p, "Slots", "Custom::OpenViduSlots", function, map[string]any{
-		"MasterSubnets": props.MasterSubnetIds,
+		masterSubnets: props.MasterSubnetIds,
+		snapshots:     props.SnapshotIds,
 	})
 	// Interfaces and volumes take subnets and zones from here, all else depends on them: so nothing that costs or loses
 	// something is made or changed before the checks.
@@ -106,6 +165,10 @@ func (p *preflight) RootDeviceName() *string {
 
 func (p *preflight) Restored(slot int) (snapshotId, privateIp *string) {
 	return p.slots.GetAttString(jsii.String(fmt.Sprint("Snapshot", slot))), p.slots.GetAttString(jsii.String(fmt.Sprint("PrivateIp", slot)))
+}
+
+func (p *preflight) MasterNodeZones() *string {
+	return p.checks.GetAttString(jsii.String("MasterNodeZones"))
 }
 
 // list makes a list of what the checks return as one text.

@@ -1,5 +1,4 @@
 // Fills the secret: settings come from the parameters, generated values appear once and stay, hand edits stay.
-const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
 const { createHmac, randomInt } = require('crypto');
 
 const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
@@ -19,11 +18,15 @@ const generated = () => ({
   ALL_SECRETS_GENERATED: 'true',
 });
 
+// Keys whose first value a parameter may give.
+const INITIAL = [['MEET_INITIAL_ADMIN_PASSWORD', 'InitialMeetAdminPassword'], ['MEET_INITIAL_API_KEY', 'InitialMeetApiKey']];
+
 // What the parameters say; the URLs follow from the domain.
-const settings = ({ Settings, MasterIps }) => {
-  const domain = Settings.DOMAIN_NAME;
+const settings = ({ Settings: { S3, ...given }, MasterIps }) => {
+  const domain = given.DOMAIN_NAME;
   return {
-    ...Settings,
+    ...given,
+    ...S3,
     OPENVIDU_URL: `https://${domain}/`,
     LIVEKIT_URL: `wss://${domain}/`,
     DASHBOARD_URL: `https://${domain}/dashboard/`,
@@ -33,20 +36,23 @@ const settings = ({ Settings, MasterIps }) => {
   };
 };
 
-async function work({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) {
+exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) => {
+  const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
   const client = new SecretsManagerClient();
-  const { SecretArn, Version } = ResourceProperties;
-  const read = async () => {
+  const { SecretArn, Version, Initial = {}, RestoredSecretArn } = ResourceProperties;
+  const read = async (VersionId, SecretId = SecretArn) => {
     let secret = {};
     try {
-      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn }))).SecretString);
+      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId, VersionId }))).SecretString);
     } catch (error) {
       // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
       if (error instanceof SyntaxError) secret = null;
-      else if (error.name !== 'ResourceNotFoundException') throw error;
+      else if (VersionId || SecretId !== SecretArn || error.name !== 'ResourceNotFoundException') {
+        throw new Error(`The secret ${SecretId} cannot be read: ${error.message || error.name}`);
+      }
     }
     if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
-      throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
+      throw new Error(`The secret ${SecretId} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
     }
     return secret;
   };
@@ -55,6 +61,15 @@ async function work({ RequestType, RequestId, StackId, ResourceProperties, OldRe
   const before = RequestType === 'Update' ? settings(OldResourceProperties) : {};
   const was = JSON.stringify(secret);
 
+  const made = generated();
+  if (RequestType === 'Create' && RestoredSecretArn) {
+    // Restored data opens to the credentials, and to the version, that it was written with.
+    const restored = await read(undefined, RestoredSecretArn);
+    const keys = [...Object.keys(made), 'OPENVIDU_VERSION'];
+    const missing = keys.filter((key) => !restored[key]);
+    if (missing.length) throw new Error(`RestoredSharedInfoArn: the secret ${RestoredSecretArn} holds no ${missing}; give it the whole content of the old cluster's secret.`);
+    for (const key of keys) secret[key] ||= restored[key];
+  }
   const running = secret.OPENVIDU_VERSION || Version;
   if (RequestType === 'Update' && Version !== OldResourceProperties.Version && Version !== running
       && !await rollingBack(StackId)) {
@@ -65,19 +80,35 @@ async function work({ RequestType, RequestId, StackId, ResourceProperties, OldRe
   for (const [key, value] of Object.entries(now)) {
     if (!(key in secret) || (key in before && before[key] !== value)) secret[key] = value;
   }
-  for (const [key, value] of Object.entries(generated())) secret[key] ||= value;
+  for (const [key, parameter] of INITIAL) {
+    const value = Initial[key];
+    // What OpenVidu Meet took at its first start, it keeps: a later value here would only make the secret wrong.
+    if (RequestType === 'Update' && value && value !== OldResourceProperties.Initial?.[key] && value !== secret[key]
+        && !await rollingBack(StackId)) {
+      throw new Error(`${parameter} counts at creation only. Go back to what it was, and change it in OpenVidu Meet.`);
+    }
+    if (RequestType === 'Create' && value) secret[key] ||= value;
+  }
+  for (const [key, value] of Object.entries(made)) secret[key] ||= value;
 
   const SecretString = JSON.stringify(secret);
   if (SecretString !== was) {
     try {
-      // The token makes a repeated or concurrent invocation for the same request write once.
+      // The token is the new version's id: so a repeated or concurrent invocation for the same request writes once. For others
+      // there is no lock: CloudFormation sends one request at a time, and none reaches this function after it gave up.
       await client.send(new PutSecretValueCommand({ SecretId: SecretArn, SecretString, ClientRequestToken: RequestId }));
     } catch (error) {
-      if (error.name !== 'ResourceExistsException') throw error;
-      secret = await read();
+      if (error.name !== 'ResourceExistsException') {
+        // A message that quotes a value is not for logs and events.
+        const { name, message } = error;
+        const told = Object.values(secret).some((value) => value && message.includes(value)) ? name : message || name;
+        throw new Error(`The secret ${SecretArn} cannot be written: ${told}`);
+      }
+      // That version, not the current one: reads of what is current may lag behind.
+      secret = await read(RequestId);
     }
   }
   // Keyed, so that nobody who reads the user data can try out settings against it.
   const hash = createHmac('sha256', `${secret.MONGO_REPLICA_SET_KEY}`).update(JSON.stringify(Object.entries(now).sort()));
   return { Revision: hash.digest('hex').slice(0, 16) };
-}
+};

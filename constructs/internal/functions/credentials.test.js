@@ -1,6 +1,7 @@
 const assert = require('node:assert/strict');
 const { createHash, randomUUID } = require('node:crypto');
 const { test } = require('node:test');
+const { credentials: REFUSED } = require('./cases.js');
 const { STACK, awsError, start, testFrame } = require('./harness.js');
 
 const FILE = 'credentials.js';
@@ -63,9 +64,10 @@ const update = (now, before) => ({ ...create(now), RequestType: 'Update', OldRes
 
 // What Secrets Manager does with one secret; without a text it has no value yet.
 const vault = (text) => {
-  const byToken = new Map();
   const own = {
     text,
+    versions: new Map(), // by the token that wrote them
+    deleted: undefined, // what Secrets Manager says of a secret that waits for its deletion
     writes: 0,
     // Everything that must not be told, as it was at any time.
     confidential: new Set([LICENSE]),
@@ -81,9 +83,15 @@ const vault = (text) => {
     },
     status: 'UPDATE_IN_PROGRESS',
     calls: {
-      GetSecretValue: ({ SecretId }) => {
+      GetSecretValue: ({ SecretId, VersionId, ...others }) => {
         assert.equal(SecretId, SECRET);
+        assert.deepEqual(others, {});
         own.watch();
+        if (own.deleted) throw awsError('InvalidRequestException', own.deleted);
+        if (VersionId) {
+          if (!own.versions.has(VersionId)) throw awsError('ResourceNotFoundException');
+          return { SecretString: own.versions.get(VersionId) };
+        }
         if (own.text === undefined) {
           throw awsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret value");
         }
@@ -93,10 +101,10 @@ const vault = (text) => {
         assert.equal(SecretId, SECRET);
         assert.deepEqual(others, {});
         assert.ok(ClientRequestToken.length >= 32 && ClientRequestToken.length <= 64, 'Secrets Manager takes no such token');
-        const first = byToken.get(ClientRequestToken);
+        const first = own.versions.get(ClientRequestToken);
         if (first === SecretString) return {};
         if (first !== undefined) throw awsError('ResourceExistsException');
-        byToken.set(ClientRequestToken, SecretString);
+        own.versions.set(ClientRequestToken, SecretString);
         own.writes += 1;
         own.text = SecretString;
         own.watch();
@@ -307,7 +315,7 @@ test('a binary secret is refused and not written', async (t) => {
 for (const name of ['AccessDeniedException', 'DecryptionFailure', 'InternalServiceError', 'InvalidRequestException']) {
   test(`${name} at reading fails with its message and writes nothing`, async (t) => {
     const world = await on(t, vault(), { GetSecretValue: () => { throw awsError(name); } });
-    assert.equal(await world.fail(create()), `a message of ${name}`);
+    assert.match(await world.fail(create()), new RegExp(`^The secret ${SECRET} cannot be (read|written): a message of ${name}$`));
     assert.deepEqual(world.called('PutSecretValue'), []);
   });
 }
@@ -315,7 +323,7 @@ for (const name of ['AccessDeniedException', 'DecryptionFailure', 'InternalServi
 for (const name of ['AccessDeniedException', 'ResourceNotFoundException']) {
   test(`${name} at writing fails with its message`, async (t) => {
     const world = await on(t, vault(), { PutSecretValue: () => { throw awsError(name); } });
-    assert.equal(await world.fail(create()), `a message of ${name}`);
+    assert.match(await world.fail(create()), new RegExp(`^The secret ${SECRET} cannot be (read|written): a message of ${name}$`));
   });
 }
 
@@ -405,8 +413,8 @@ for (const [name, text] of Object.entries(TEXTS)) {
   test(`what another invocation wrote is not told when it is ${name}`, async (t) => {
     const secret = vault();
     const world = await on(t, secret, {
-      PutSecretValue: () => {
-        secret.text = text;
+      PutSecretValue: ({ ClientRequestToken: token }) => {
+        secret.versions.set(token, text);
         throw awsError('ResourceExistsException');
       },
     });
@@ -456,4 +464,122 @@ test('Revision cannot be computed from the settings', async (t) => {
 test('Revision is all that is answered', async (t) => {
   const world = await on(t, vault());
   assert.deepEqual(Object.keys(await world.succeed(create())), ['Revision']);
+});
+
+for (const { name, before, now, secret: given, deleted, refused } of REFUSED) {
+  test(`${name}: refused, and nothing is written`, async (t) => {
+    const { secret } = await created(t);
+    if (typeof given === 'string') secret.text = given;
+    else if (given) secret.edit(given);
+    if (deleted) secret.deleted = "You can't perform this operation on the secret because it was marked for deletion.";
+    const { text } = secret;
+    const world = await on(t, secret);
+    assert.equal(await world.fail(update({ Version: now }, { Version: before })), refused.replaceAll('SECRET ', `${SECRET} `));
+    assert.equal(secret.text, text);
+    assert.deepEqual(world.called('PutSecretValue'), []);
+  });
+}
+
+test('the second of two invocations at once answers for what the first wrote, though the secret still reads as empty', async (t) => {
+  const secret = vault();
+  const event = create();
+  const first = await (await on(t, secret)).succeed(event);
+  const world = await on(t, secret, {
+    GetSecretValue: (input) => {
+      if (!input.VersionId) throw awsError('ResourceNotFoundException');
+      return secret.calls.GetSecretValue(input);
+    },
+  });
+  assert.deepEqual(await world.succeed(event), first);
+  assert.equal(secret.writes, 1);
+});
+
+test('an invocation whose write is known, but not to be read, fails and invents nothing', async (t) => {
+  const secret = vault();
+  const event = create();
+  await (await on(t, secret)).succeed(event);
+  const world = await on(t, secret, { GetSecretValue: () => { throw awsError('ResourceNotFoundException'); } });
+  assert.match(await world.fail(event), /cannot be read/);
+  assert.equal(secret.writes, 1);
+});
+
+test('Create for another request keeps what a Create wrote, and answers the same Revision', async (t) => {
+  const { secret, world, Revision } = await created(t);
+  const { text } = secret;
+  assert.equal((await world.succeed(create())).Revision, Revision);
+  assert.equal(secret.text, text);
+});
+
+test('two requests at once leave one whole set of values, and all later answers agree', async (t) => {
+  const secret = vault();
+  const both = meeting(secret.calls);
+  const written = [];
+  const calls = {
+    ...both,
+    PutSecretValue: (input) => {
+      written.push(input.SecretString);
+      return secret.calls.PutSecretValue(input);
+    },
+  };
+  const [one, other] = [await on(t, secret, calls), await on(t, secret, calls)];
+  await Promise.all([one.succeed(create()), other.succeed(create())]);
+  assert.equal(written.length, 2);
+  assert.equal(secret.text, written.at(-1), 'no mixture of two sets');
+  const { text } = secret;
+  assert.deepEqual(await one.succeed(create()), await other.succeed(update()));
+  assert.equal(secret.text, text);
+});
+
+test('an Update that is repeated after its rollback changes nothing', async (t) => {
+  const { secret, world } = await created(t);
+  const late = update({ Settings: { DOMAIN_NAME: 'new.example.com' } });
+  await world.succeed(late);
+  secret.status = 'UPDATE_ROLLBACK_IN_PROGRESS';
+  await world.succeed(update({}, { Settings: { DOMAIN_NAME: 'new.example.com' } }));
+  const { text } = secret;
+  await world.succeed(late);
+  assert.equal(secret.text, text);
+});
+
+test('a Create that is repeated after an Update changes nothing', async (t) => {
+  const secret = vault();
+  const world = await on(t, secret);
+  const first = create();
+  const { Revision } = await world.succeed(first);
+  await world.succeed(update({ Settings: { DOMAIN_NAME: 'new.example.com' } }));
+  const { text } = secret;
+  assert.equal((await world.succeed(first)).Revision, Revision);
+  assert.equal(secret.text, text);
+});
+
+test('a Delete before, between and after touches nothing', async (t) => {
+  const secret = vault();
+  const world = await on(t, secret);
+  const gone = { ...create(), RequestType: 'Delete' };
+  await world.invoke(gone);
+  const { Revision } = await world.succeed(create());
+  const { text } = secret;
+  await world.invoke(gone);
+  assert.equal((await world.succeed(update())).Revision, Revision);
+  assert.equal(secret.text, text);
+});
+
+test('an error at writing that quotes a value is told by its name only', async (t) => {
+  for (const key of ['REDIS_PASSWORD', 'OPENVIDU_PRO_LICENSE']) {
+    const secret = vault();
+    const world = await on(t, secret, {
+      PutSecretValue: ({ SecretString }) => {
+        secret.confidential.add(JSON.parse(SecretString)[key]);
+        throw awsError('ValidationException', `Value '${SecretString}' at 'secretString' failed to satisfy constraint`);
+      },
+    });
+    assert.equal(await world.fail(create()), `The secret ${SECRET} cannot be written: ValidationException`);
+  }
+});
+
+test('generated values come from a cryptographic source', async (t) => {
+  const { random } = Math;
+  t.after(() => { Math.random = random; });
+  Math.random = () => { throw new Error('a source that can be guessed'); };
+  await created(t);
 });

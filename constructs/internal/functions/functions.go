@@ -18,19 +18,21 @@ var credentialsSource string
 //go:embed preflight.js
 var preflightSource string
 
-// The code of the functions, minified so that it fits into the template. Each is one file for Lambda's ZipFile.
+// The code of the functions, minified so that it fits into the template. Lambda's ZipFile takes Frame and one of the others,
+// in this order: so the template need hold the frame only once.
 var (
-	Credentials = bundle(respondSource + credentialsSource)
-	Preflight   = bundle(respondSource + preflightSource)
+	Frame       = bundle(respondSource, api.FormatDefault) // keeps the names that the others use
+	Credentials = bundle(credentialsSource, api.FormatCommonJS)
+	Preflight   = bundle(preflightSource, api.FormatCommonJS)
 )
 
 // bundle panics on code that does not parse: the code is part of the program.
-func bundle(source string) string {
+func bundle(source string, format api.Format) string {
 	result := api.Transform(source, api.TransformOptions{
 		MinifyWhitespace:  true,
 		MinifySyntax:      true,
 		MinifyIdentifiers: true,
-		Format:            api.FormatCommonJS,
+		Format:            format,
 		Target:            api.ES2022,
 		LegalComments:     api.LegalCommentsNone,
 	})

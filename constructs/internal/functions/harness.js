@@ -16,19 +16,27 @@ const awsError = (name, message) => Object.assign(new Error(message ?? `a messag
 // The modules that the runtime brings along, of which only these commands are expected.
 const sdk = {
   '@aws-sdk/client-cloudformation': ['CloudFormationClient', 'DescribeStacksCommand'],
-  '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeSubnetsCommand'],
+  '@aws-sdk/client-acm': ['ACMClient', 'DescribeCertificateCommand'],
+  '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeInstanceTypeOfferingsCommand',
+    'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSubnetsCommand'],
   '@aws-sdk/client-secrets-manager': ['SecretsManagerClient', 'GetSecretValueCommand', 'PutSecretValueCommand'],
 };
 
-const fakeRequire = (send) => (name) => {
+// A call is over when its signal says so, whatever AWS does.
+const abortable = (call, signal) => signal ? Promise.race([call, new Promise((_, reject) => {
+  signal.addEventListener('abort', () => reject(awsError('AbortError', 'Request aborted')));
+})]) : call;
+
+const fakeRequire = (send, missing) => (name) => {
+  if (missing === name) throw new Error(`Cannot find module '${name}'`);
   if (name === 'crypto') return require('node:crypto');
   assert.ok(name in sdk, `the code requires '${name}', which these tests do not provide`);
   const [client, ...commands] = sdk[name];
   return {
     [client]: class {
-      send(command) {
+      send(command, { abortSignal } = {}) {
         assert.ok(commands.includes(command.name), `${client} was sent ${command.name}`);
-        return send(command.name.replace(/Command$/, ''), command.input);
+        return abortable(send(command.name.replace(/Command$/, ''), command.input), abortSignal);
       }
     },
     ...Object.fromEntries(commands.map((command) => [command, class {
@@ -39,8 +47,9 @@ const fakeRequire = (send) => (name) => {
 
 // A function of its own for the test t. aws has a method for each call that may be made, by the name of the call; nothing of
 // what is confidential may be logged or answered.
-const start = async (t, file, aws, confidential = new Set()) => {
-  const world = { calls: [], log: '', puts: [], refuse: undefined };
+const start = async (t, file, aws, confidential = new Set(), missing = undefined) => {
+  const world = { calls: [], log: '', puts: [], refuse: [], speed: 1 };
+  // refuse holds how CloudFormation receives the next answers (0: not at all), speed makes the function's time run faster.
   const send = async (call, input) => {
     world.calls.push({ call, input });
     if (!aws[call]) throw new Error(`${call} was not expected`);
@@ -58,10 +67,14 @@ const start = async (t, file, aws, confidential = new Set()) => {
   const scope = {
     exports,
     module,
-    require: fakeRequire(send),
+    require: fakeRequire(send, missing),
     console,
-    setTimeout: (...given) => {
-      const timer = setTimeout(...given);
+    AbortSignal: { timeout: (ms) => AbortSignal.timeout(world.speed === 1 ? ms : Math.round(ms / world.speed)) },
+    setTimeout: (callback, ms) => {
+      const timer = setTimeout(() => {
+        timers.delete(timer);
+        callback();
+      }, ms / world.speed);
       timers.add(timer);
       return timer;
     },
@@ -76,7 +89,9 @@ const start = async (t, file, aws, confidential = new Set()) => {
     let body = '';
     for await (const part of request.setEncoding('utf8')) body += part;
     world.puts.push({ method: request.method, url: request.url, headers: request.headers, body });
-    response.writeHead(world.refuse ?? 200).end();
+    const status = world.refuse.shift() ?? 200;
+    if (status) response.writeHead(status).end();
+    else response.destroy();
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   server.unref(); // a test that fails must not keep the process waiting
@@ -95,6 +110,7 @@ const start = async (t, file, aws, confidential = new Set()) => {
       ...(given.RequestType === 'Create' ? {} : { PhysicalResourceId: 'made-at-creation' }),
       ...given,
     };
+    const refusals = world.refuse.length;
     const puts = world.puts.length;
     const logged = world.log.length;
     try {
@@ -104,7 +120,8 @@ const start = async (t, file, aws, confidential = new Set()) => {
       for (const value of confidential) assert.ok(!said.includes(value), `'${value}' was logged or answered`);
     }
     assert.equal(timers.size, 0, 'a timer that is left would go off in a later invocation');
-    assert.equal(world.puts.length, puts + 1, 'there must be one answer');
+    assert.equal(world.puts.length, puts + refusals + 1, 'there must be one answer that CloudFormation took');
+    assert.equal(new Set(world.puts.slice(puts).map(({ body }) => body)).size, 1, 'a repeated answer must be the same');
     const { method, url, headers, body } = world.puts.at(-1);
     assert.equal(method, 'PUT');
     assert.equal(url, '/answer?signature=a%2Fb');
@@ -172,7 +189,7 @@ const testFrame = (test, file, create, aws, slow) => {
   test('a call that never returns is answered FAILED 10 s before the time is up', { timeout: 5000 }, async (t) => {
     const world = await start(t, file, { ...aws(), [slow]: hang });
     const begin = Date.now();
-    assert.match(await world.fail(create(), 10300), /did not answer in time/);
+    assert.match(await world.fail(create(), 10301), /did not answer in time/);
     const took = Date.now() - begin;
     assert.ok(took >= 250 && took < 3000, `answered after ${took} ms`);
   });
@@ -195,24 +212,67 @@ const testFrame = (test, file, create, aws, slow) => {
     const world = await start(t, file, { ...aws(), [slow]: () => { throw awsError('Long', `begin ${'x'.repeat(5000)}`); } });
     const reason = await world.fail(create());
     assert.equal(reason.length, 1000);
-    assert.match(reason, /^begin x+$/);
+    assert.match(reason, /begin x+$/);
   });
 
-  test('an error without a message is named', async (t) => {
-    const world = await start(t, file, { ...aws(), [slow]: () => { throw awsError('ThrottlingException', ''); } });
-    assert.equal(await world.fail(create()), 'ThrottlingException');
+  test('a Reason of other than ASCII characters stays below 4096 bytes', async (t) => {
+    const world = await start(t, file, { ...aws(), [slow]: () => { throw awsError('Long', `begin ${'\u{1f4a5}\n\u0001é'.repeat(1000)}`); } });
+    assert.match(await world.fail(create()), /begin \?+$/);
+  });
+
+  for (const thrown of [awsError('ThrottlingException', ''), 'ThrottlingException']) {
+    test(`an error without a message is named (${typeof thrown})`, async (t) => {
+      const world = await start(t, file, { ...aws(), [slow]: () => { throw thrown; } });
+      assert.match(await world.fail(create()), typeof thrown === 'object' ? /ThrottlingException$/ : /./);
+    });
+  }
+
+  for (const thrown of [undefined, null]) {
+    test(`a throw of ${thrown} is answered`, async (t) => {
+      const world = await start(t, file, { ...aws(), [slow]: () => { throw thrown; } });
+      await world.fail(create());
+    });
+  }
+
+  test('a module that the runtime does not have is answered, and Delete needs none', async (t) => {
+    const world = await start(t, file, aws(), undefined, slow === 'DescribeSubnets' ? '@aws-sdk/client-ec2' : '@aws-sdk/client-secrets-manager');
+    assert.match(await world.fail(create()), /Cannot find module/);
+    assert.equal((await world.invoke({ ...create(), RequestType: 'Delete' })).Status, 'SUCCESS');
+  });
+
+  test('an event without properties is answered', async (t) => {
+    const world = await start(t, file, aws());
+    await world.fail({ ...create(), ResourceProperties: undefined });
   });
 
   for (const [outcome, calls] of [['SUCCESS', aws], ['FAILED', () => ({})]]) {
-    test(`a refused answer of ${outcome} makes the handler throw, so that Lambda repeats it`, async (t) => {
+    test(`an answer of ${outcome} that is refused or cut off twice is sent a third time`, async (t) => {
       const world = await start(t, file, calls());
-      world.refuse = 403;
+      world.refuse = [503, 0];
+      world.speed = 50;
+      assert.equal((await world.invoke(create())).Status, outcome);
+    });
+
+    test(`an answer of ${outcome} that is refused three times makes the handler throw, so that Lambda repeats it`, async (t) => {
+      const world = await start(t, file, calls());
+      world.refuse = [403, 403, 403];
+      world.speed = 50;
       await assert.rejects(world.invoke(create()), /^Error: CloudFormation: 403$/);
-      assert.equal(JSON.parse(world.puts[0].body).Status, outcome);
-      world.refuse = undefined;
+      assert.equal(JSON.parse(world.puts[2].body).Status, outcome);
       assert.equal((await world.invoke(create())).Status, outcome);
     });
   }
+
+  test('an answer that is never received is given up in time', { timeout: 15000 }, async (t) => {
+    const world = await start(t, file, aws());
+    world.speed = 10;
+    const silent = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    t.after(() => { silent.close(); silent.closeAllConnections(); });
+    const begin = Date.now();
+    await assert.rejects(world.invoke({ ...create(), ResponseURL: `http://127.0.0.1:${silent.address().port}/` }));
+    assert.ok((Date.now() - begin) * world.speed < 10000, 'Lambda would have ended the function');
+  });
 };
 
 module.exports = { STACK, awsError, start, testFrame };

@@ -1,62 +1,311 @@
-// Refuses what cannot work before anything costly is built, and looks up what CloudFormation cannot.
-const { EC2Client, DescribeImagesCommand, DescribeSubnetsCommand } = require('@aws-sdk/client-ec2');
-
-const ec2 = new EC2Client();
+// Refuses what cannot work before anything costly is built, and looks up what CloudFormation cannot. The properties have the
+// names of the template's parameters, which the messages tell.
+const MASTERS = 'OpenViduMasterNodeSubnets';
+const MEDIA = 'OpenViduMediaNodeSubnets';
+const BALANCERS = 'LoadBalancerSubnets';
+const SUBNETS = [MASTERS, MEDIA, BALANCERS];
+const INSTANCES = ['MasterNodeInstanceType', 'MediaNodeInstanceType'];
+const SNAPSHOTS = 'VolumeSnapshotIds';
+const BUCKETS = ['S3AppDataBucketName', 'S3ClusterDataBucketName'];
+// What cannot change, and what a change would do.
+const FROZEN = {
+  RetainVolumes: 'would replace the volumes by blank ones',
+  [SNAPSHOTS]: 'would replace the volumes',
+  RestoredSharedInfoArn: 'counts at creation only',
+  RecordingsStorage: 'would leave recordings behind',
+  [BUCKETS[0]]: 'would leave recordings behind',
+  [BUCKETS[1]]: 'would leave data behind',
+};
+const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
 const slots = (subnets) => [0, 1, 2, 3].map((slot) => subnets[slot % subnets.length]);
 
-const zonesOf = async (SubnetIds) => {
-  const { Subnets } = await ec2.send(new DescribeSubnetsCommand({ SubnetIds: [...new Set(SubnetIds)] }));
-  return new Map(Subnets.map(({ SubnetId, AvailabilityZone }) => [SubnetId, AvailabilityZone]));
-};
+const listOf = (properties, parameter) => (properties[parameter] || []).map((one) => one.trim()).filter(Boolean);
 
-const rootDevice = async (ImageId) => {
-  try {
-    const { Images } = await ec2.send(new DescribeImagesCommand({ ImageIds: [ImageId] }));
-    return Images[0].RootDeviceName;
-  } catch (error) {
-    console.log('root device unknown:', error.name);
-    return '/dev/xvda';
-  }
-};
-
-// One subnet a zone, the first of each: a network load balancer takes no two of one zone.
-const onePerZone = (zones, subnets) => {
-  const firsts = new Map();
-  for (const subnet of subnets) if (!firsts.has(zones.get(subnet))) firsts.set(zones.get(subnet), subnet);
-  return [...firsts.values()].join(',');
-};
-
-const problems = (now, before) => {
+// describe gives all pages of EC2's Describe<what>.
+const describe = async (what, input, options) => {
+  const { EC2Client, [`Describe${what}Command`]: Command } = require('@aws-sdk/client-ec2');
+  const ec2 = new EC2Client({ maxAttempts: 6 }); // twice the default: a throttled look-up of the zones would fail the stack
   const found = [];
-  const { MasterSubnets } = now;
-  if (MasterSubnets.length > 4) found.push(`OpenViduMasterNodeSubnets: ${MasterSubnets.length} were given; choose 1 to 4.`);
-  if (new Set(MasterSubnets).size < MasterSubnets.length) found.push(`OpenViduMasterNodeSubnets: '${MasterSubnets}' names one twice; name each once.`);
-  if (!before) return found;
-  const [is, was] = [slots(MasterSubnets), slots(before.MasterSubnets)];
-  const moved = [0, 1, 2, 3].filter((slot) => is[slot] !== was[slot]).map((slot) => slot + 1);
-  if (moved.length) found.push(`OpenViduMasterNodeSubnets: '${MasterSubnets}' would take Master Nodes ${moved} from their IPs and data; go back to '${before.MasterSubnets}'.`);
-  if (now.Vpc !== before.Vpc) found.push(`OpenViduVPC: a cluster cannot move to '${now.Vpc}'; go back to '${before.Vpc}'.`);
-  if (+now.DiskSize < +before.DiskSize) found.push(`DiskSize: ${now.DiskSize} is less than the volumes have; give ${before.DiskSize} or more.`);
-  if (now.RetainVolumes !== before.RetainVolumes) found.push(`RetainVolumes: '${now.RetainVolumes}' would replace the volumes by blank ones; go back to '${before.RetainVolumes}'.`);
+  let NextToken;
+  do {
+    const page = await ec2.send(new Command({ ...input, NextToken }), options);
+    found.push(...page[what]);
+    NextToken = page.NextToken;
+  } while (NextToken);
   return found;
 };
 
-async function work({ RequestType, StackId, ResourceProperties, OldResourceProperties }) {
-  const { MasterSubnets, MediaSubnets, ImageId } = ResourceProperties;
-  if (!ImageId) {
-    // Custom::OpenViduSlots: a resource of its own, so that no other parameter makes interfaces and volumes look replaceable.
-    const zones = await zonesOf(MasterSubnets);
-    return Object.fromEntries(slots(MasterSubnets).flatMap((subnet, slot) => [
-      [`Subnet${slot + 1}`, subnet], [`Zone${slot + 1}`, zones.get(subnet)]]));
+// A filter, unlike a list of ids, lets EC2 answer for those that exist.
+const matching = (Name, Values) => ({ Filters: [{ Name, Values: [...new Set(Values)] }] });
+
+const describeSubnets = async (ids) => new Map(
+  (await describe('Subnets', matching('subnet-id', ids))).map((subnet) => [subnet.SubnetId, subnet]));
+
+// The snapshots of the slots, in their order; EC2 answers in an order of its own.
+const describeSnapshots = async (ids) => {
+  const found = ids.length ? await describe('Snapshots', matching('snapshot-id', ids)) : [];
+  return ids.map((id) => found.find(({ SnapshotId }) => SnapshotId === id));
+};
+
+// The address that the data of a snapshot was written with: a tag of the volume, which the snapshot carries on.
+const privateIp = (snapshot) => snapshot?.Tags?.find(({ Key }) => Key === 'OpenViduPrivateIp')?.Value;
+
+// What a call says that is no failure of ours but the answer: there is no such thing.
+const nullIf = (names, call) => call.catch((error) => {
+  if (names.test(error.name)) return null;
+  throw error;
+});
+
+const describeCertificate = (CertificateArn, options) => {
+  const { ACMClient, DescribeCertificateCommand } = require('@aws-sdk/client-acm');
+  return nullIf(/^(ResourceNotFound|InvalidArn)/,
+    new ACMClient().send(new DescribeCertificateCommand({ CertificateArn }), options).then(({ Certificate }) => Certificate));
+};
+
+const bucketRegion = (Bucket, options) => {
+  const { S3Client, GetBucketLocationCommand } = require('@aws-sdk/client-s3');
+  return nullIf(/^NoSuchBucket/, new S3Client({ followRegionRedirects: true }).send(new GetBucketLocationCommand({ Bucket }), options)
+    .then(({ LocationConstraint: where }) => (where === 'EU' ? 'eu-west-1' : where || 'us-east-1')));
+};
+
+// The rule of TLS: a wildcard stands for exactly one label, the left-most.
+const covers = (name, domain) => {
+  const [pattern, wanted] = [name.toLowerCase(), domain.toLowerCase()];
+  return pattern === wanted || (pattern.startsWith('*.') && pattern.slice(1) === wanted.slice(wanted.indexOf('.')));
+};
+
+// One subnet a zone, the first of each: a network load balancer takes no two of one zone.
+const onePerZone = (subnets, ids) => {
+  const firsts = new Map();
+  for (const id of ids) {
+    const zone = subnets.get(id)?.AvailabilityZone;
+    if (zone && !firsts.has(zone)) firsts.set(zone, id);
   }
-  const found = problems(ResourceProperties, RequestType === 'Update' ? OldResourceProperties : undefined);
-  if (found.length && !await rollingBack(StackId)) throw new Error(found.join(' '));
-  const zones = await zonesOf([...MasterSubnets, ...MediaSubnets]);
-  return {
-    LoadBalancerSubnets: onePerZone(zones, [...MasterSubnets, ...MediaSubnets]),
-    TurnSubnets: onePerZone(zones, MediaSubnets),
-    RootDeviceName: await rootDevice(ImageId),
+  return [...firsts.values()];
+};
+
+// problems, the gravest first: what would lose data, then what makes all else moot. Facts that are undefined could not be
+// learnt, null says that there is no such thing.
+const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, restored, ...others], [main, turn]) => {
+  const found = [];
+  const say = (parameter, text, value = now[parameter]) => {
+    found.push(`${parameter}: '${`${value}`.slice(0, 200)}' ${text}.`);
   };
-}
+  const [certificates, buckets] = [others.slice(0, 2), others.slice(2)];
+  const lists = Object.fromEntries(SUBNETS.map((parameter) => [parameter, listOf(now, parameter)]));
+  const [masters, media, given] = Object.values(lists);
+
+  if (before) {
+    const [is, was] = [slots(masters), slots(listOf(before, MASTERS))];
+    const moved = is.flatMap((id, slot) => (id === was[slot] ? [] : slot + 1));
+    const back = (parameter, text) => say(parameter, `${text}; go back to '${before[parameter]}'`);
+    if (moved.length) back(MASTERS, `would take Master Nodes ${moved} from their IPs and data`);
+    for (const [parameter, text] of Object.entries(FROZEN)) if (`${now[parameter]}` !== `${before[parameter]}`) back(parameter, text);
+    if (+now.DiskSize < +before.DiskSize) say('DiskSize', `is less than the volumes have; give ${before.DiskSize} or more`);
+    if (now.OpenViduVPC !== before.OpenViduVPC) back('OpenViduVPC', 'is another VPC, to which a cluster cannot move');
+  }
+
+  if (masters.length < 1 || masters.length > 4) say(MASTERS, `has ${masters.length} subnets; choose 1 to 4`);
+  if (new Set(masters).size < masters.length) say(MASTERS, 'names a subnet twice; name each once');
+  if (!media.length) say(MEDIA, 'has no subnet; choose one or more');
+
+  // A subnet is refused once for one reason, however many parameters name it.
+  const refuse = (parameters, text, wrong) => {
+    const told = new Set();
+    for (const parameter of parameters) {
+      const bad = new Set(lists[parameter].filter((id) => !told.has(id) && wrong(subnets.get(id))));
+      if (bad.size) say(parameter, text, [...bad]);
+      bad.forEach((id) => told.add(id));
+    }
+    // Nothing else is worth saying of a subnet that cannot be used at all.
+    if (parameters === SUBNETS) for (const one of SUBNETS) lists[one] = lists[one].filter((id) => !told.has(id));
+  };
+  refuse(SUBNETS, `does not exist in ${region}; choose subnets of OpenViduVPC`, (subnet) => !subnet);
+  refuse(SUBNETS, `is not in OpenViduVPC ${now.OpenViduVPC}; choose subnets of it`, ({ VpcId }) => VpcId !== now.OpenViduVPC);
+
+  // The default route in a subnet's own table or, where it has none, in the VPC's main one.
+  const route = ({ SubnetId }) => {
+    const table = (wanted) => tables?.find(({ Associations }) => Associations?.some(wanted));
+    return (table((one) => one.SubnetId === SubnetId) || table((one) => one.Main))?.Routes?.find(
+      (one) => one.DestinationCidrBlock === '0.0.0.0/0' && one.State !== 'blackhole');
+  };
+  const open = (subnet) => route(subnet)?.GatewayId?.startsWith('igw-');
+  const nodes = [MASTERS, MEDIA];
+  if (tables) {
+    refuse(given.length ? [BALANCERS] : nodes,
+      'has no default route to an internet gateway; add 0.0.0.0/0 to its route table, or choose a public subnet', (subnet) => !open(subnet));
+    if (given.length) refuse(nodes, 'has no default route; add 0.0.0.0/0 to a NAT gateway to its route table', (subnet) => !route(subnet));
+  }
+  refuse(nodes, 'does not auto-assign public IPv4 addresses; enable that, or choose another subnet',
+    (subnet) => !subnet.MapPublicIpOnLaunch && (!given.length || open(subnet)));
+  const zonesOf = (ids) => [...new Set(ids.map((id) => subnets.get(id)?.AvailabilityZone))].filter(Boolean);
+  const bare = given.length ? zonesOf([...masters, ...media]).filter((zone) => !zonesOf(given).includes(zone)) : [];
+  if (bare.length) say(BALANCERS, `has no subnet in ${bare}, where nodes are; add a public one of each zone`);
+
+  // Addresses: 8 for a load balancer, 2 for a slot, 1 for a Media Node. A running cluster has its own already.
+  const need = {};
+  const add = (ids, count) => ids.forEach((id) => { need[id] = (need[id] || 0) + count; });
+  add(main, 8);
+  if (now.TurnCertificateARN) add(turn, 8);
+  add(slots(masters), 2);
+  add(media, Math.max(1, Math.ceil(now.MaxNumberOfMediaNodes / media.length)));
+  if (before) SUBNETS.forEach((parameter) => listOf(before, parameter).forEach((id) => { need[id] = 0; }));
+  for (const parameter of SUBNETS) {
+    for (const id of lists[parameter]) {
+      const { AvailableIpAddressCount } = subnets.get(id);
+      if (AvailableIpAddressCount < need[id]) say(parameter, `has ${AvailableIpAddressCount} free addresses and needs ${need[id]}; choose a larger subnet`, id);
+      need[id] = 0;
+    }
+  }
+
+  for (const [i, [parameter, domain]] of CERTIFICATES.entries()) {
+    if (!now[parameter]) continue;
+    if (!now[parameter].startsWith(prefix)) say(parameter, `is not of ${region} and account ${account}; request or import one there`);
+    if (certificates[i] === null) say(parameter, 'does not exist; choose a certificate that does');
+    if (!certificates[i]) continue;
+    const { SubjectAlternativeNames: names, Status, NotAfter } = certificates[i];
+    if (NotAfter <= new Date()) say(parameter, `expired on ${NotAfter.toISOString().slice(0, 10)}; renew it, or choose another`);
+    else if (Status !== 'ISSUED') say(parameter, `is ${Status}; choose a certificate that is ISSUED`);
+    if (names && !names.some((name) => covers(name, now[domain]))) {
+      say(parameter, `covers ${names.join(', ').slice(0, 200)}, not ${domain} ${now[domain]}; choose one that does`);
+    }
+  }
+  if (now.TurnDomainName?.toLowerCase() === now.DomainName.toLowerCase()) say('TurnDomainName', 'is DomainName; give TURN a name of its own');
+
+  const architectures = [];
+  for (const [i, parameter] of INSTANCES.entries()) {
+    const type = types?.find(({ InstanceType }) => InstanceType === now[parameter]);
+    if (types && !type) {
+      say(parameter, `does not exist in ${region}; choose another instance type`);
+      continue;
+    }
+    const without = offers ? zonesOf(lists[nodes[i]]).filter((zone) => !offers.some(
+      ({ InstanceType, Location }) => InstanceType === now[parameter] && Location === zone)) : [];
+    if (without.length) say(parameter, `is not offered in ${without}; choose another instance type, or other ${nodes[i]}`);
+    if (!type) continue;
+    if (type.Hypervisor !== 'nitro' && !type.BareMetal) say(parameter, 'is not of the Nitro System; choose one that is, like c6a.xlarge');
+    architectures.push(...[type.ProcessorInfo?.SupportedArchitectures].filter(Boolean));
+  }
+  // What the instance types have in common; nothing is known of those that are not known.
+  const [ofMasters, ofMedia = ofMasters] = architectures;
+  const common = ofMasters?.filter((one) => ofMedia.includes(one));
+  if (common && !common.length) {
+    say(INSTANCES[1], `is ${ofMedia}, ${INSTANCES[0]} ${now[INSTANCES[0]]} is ${ofMasters}; choose both of one architecture`);
+  } else if (image && common && !common.includes(image.Architecture)) {
+    const arm = common.includes('arm64');
+    say('AmiId', `is for ${image.Architecture}, the instance types are ${common}; give ${/ubuntu/i.test(image.Name)
+      ? `/aws/service/canonical/ubuntu/server/24.04/stable/current/${arm ? 'arm' : 'amd'}64/hvm/ebs-gp3/ami-id`
+      : `/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-${arm ? 'arm64' : 'x86_64'}`}`);
+  }
+  if (image === null) say('AmiId', 'does not exist, or not for this account; give the SSM parameter of another image');
+  const size = image?.BlockDeviceMappings?.find(({ DeviceName }) => DeviceName === image.RootDeviceName)?.Ebs?.VolumeSize;
+  for (const parameter of ['MasterNodeRootVolumeSize', 'MediaNodeRootVolumeSize']) {
+    if (size > now[parameter]) say(parameter, `is less than the ${size} GB of the image; give ${size} or more`);
+  }
+
+  const ids = listOf(now, SNAPSHOTS);
+  if (ids.length && !before) {
+    if (ids.length !== 4) say(SNAPSHOTS, `has ${ids.length} snapshots; give four, of Master Nodes 1 to 4`);
+    if (!now.RestoredSharedInfoArn) say('RestoredSharedInfoArn', 'is missing; the data in the snapshots needs the credentials that it was written with');
+    for (const [i, id] of ids.entries()) {
+      const snapshot = restored?.[i];
+      if (restored && !snapshot) say(SNAPSHOTS, `does not exist in ${region}; choose snapshots that do`, id);
+      if (!snapshot) continue;
+      if (snapshot.State !== 'completed') say(SNAPSHOTS, `is ${snapshot.State}; wait until it is completed`, id);
+      if (snapshot.VolumeSize > now.DiskSize) say('DiskSize', `is less than snapshot ${id} has; give ${snapshot.VolumeSize} or more`);
+      if (!privateIp(snapshot)) say(SNAPSHOTS, 'has no tag OpenViduPrivateIp; give it the private IP of its Master Node', id);
+    }
+  }
+  for (const [i, parameter] of BUCKETS.entries()) {
+    if (!now[parameter]) continue;
+    if (now.RecordingsStorage !== 'S3') say(parameter, 'is not used while RecordingsStorage is Volumes; choose S3, or give nothing');
+    if (buckets[i] === null) say(parameter, 'does not exist; give the name of a bucket that does, or nothing');
+    else if (buckets[i] && buckets[i] !== region) say(parameter, `is in ${buckets[i]}; give a bucket of ${region}`);
+  }
+  if (now[BUCKETS[1]] && now[BUCKETS[0]] === now[BUCKETS[1]]) say(BUCKETS[1], `is ${BUCKETS[0]}; give another bucket`);
+
+  const [initial, low, high] = ['Initial', 'Min', 'Max'].map((which) => +now[`${which}NumberOfMediaNodes`]);
+  if (low > high) say('MinNumberOfMediaNodes', `is more than MaxNumberOfMediaNodes ${high}; give ${high} or less`);
+  else if (initial < low || initial > high) {
+    say('InitialNumberOfMediaNodes', `is not from MinNumberOfMediaNodes to MaxNumberOfMediaNodes; give ${low} to ${high}`);
+  }
+  return found;
+};
+
+// As many problems as 1,000 characters hold, and how many more there are.
+const tell = (found) => {
+  for (let kept = found.length; ; kept--) {
+    const text = found.slice(0, kept).join(' ') + (kept < found.length ? ` And ${found.length - kept} more.` : '');
+    if (text.length <= 1000) return text;
+  }
+};
+
+// What OpenVidu promises for one, two, and more Master Nodes lost.
+const EFFECTS = ['leaves service unaffected', 'stops storing recordings until it returns', 'interrupts service until it returns'];
+const spread = (zones) => {
+  const [counts, losses] = [new Map(), new Map()];
+  for (const zone of zones) counts.set(zone, (counts.get(zone) || 0) + 1);
+  for (const [zone, count] of counts) {
+    const effect = EFFECTS[Math.min(count, 3) - 1];
+    losses.set(effect, [...losses.get(effect) || [], zone]);
+  }
+  const told = [...losses].map(([effect, lost]) => (
+    `the loss of ${lost.length > 1 && losses.size < 2 ? 'any one zone' : lost.join(' or ')} ${effect}`));
+  return `Master Nodes: ${[...counts].map((one) => one.join(' ')).join(', ')}; ${told.join('; ')}.`;
+};
+
+exports.work = async ({ RequestType, StackId, ResourceProperties: now, OldResourceProperties }, left) => {
+  const [masters, media, given] = SUBNETS.map((parameter) => listOf(now, parameter));
+  const restored = listOf(now, SNAPSHOTS);
+  if (!now.AmiId) {
+    // Custom::OpenViduSlots: a resource of its own, so that no other parameter makes interfaces and volumes look replaceable.
+    const [subnets, found] = await Promise.all([describeSubnets(masters), describeSnapshots(restored)]);
+    return Object.fromEntries(slots(masters).flatMap((id, slot) => {
+      if (!subnets.has(id)) throw new Error(`${MASTERS}: '${id}' does not exist.`);
+      const placed = [[`Subnet${slot + 1}`, id], [`Zone${slot + 1}`, subnets.get(id).AvailabilityZone]];
+      if (!restored.length) return placed;
+      const ip = privateIp(found[slot]);
+      if (!ip) throw new Error(`${SNAPSHOTS}: '${restored[slot]}' does not exist any more, or has no tag OpenViduPrivateIp.`);
+      return [...placed, [`Snapshot${slot + 1}`, restored[slot]], [`PrivateIp${slot + 1}`, ip]];
+    }));
+  }
+
+  const [, partition, , region, account] = StackId.split(':');
+  const prefix = `arn:${partition}:acm:${region}:${account}:`;
+  // Half of the time, so that the answer can do without a call that hangs.
+  const options = { abortSignal: AbortSignal.timeout(left >> 1) };
+  // Nothing that cannot be learnt keeps a good stack from being built.
+  const attempt = async (what, call) => {
+    try {
+      return await call();
+    } catch (error) {
+      console.log(`${what} not checked:`, error.name, error.message);
+    }
+  };
+  const wanted = matching('instance-type', INSTANCES.map((parameter) => now[parameter]));
+  const facts = await Promise.all([
+    describeSubnets([...masters, ...media, ...given]),
+    attempt('routes', () => describe('RouteTables', matching('vpc-id', [now.OpenViduVPC]), options)),
+    attempt('AmiId', async () => (await nullIf(/^InvalidAMIID/,
+      describe('Images', { ImageIds: [now.AmiId], IncludeDeprecated: true }, options)))?.[0] || null),
+    attempt('instance types', () => describe('InstanceTypes', wanted, options)),
+    attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
+    attempt(SNAPSHOTS, () => describeSnapshots(restored)),
+    ...CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
+      && attempt(parameter, () => describeCertificate(now[parameter], options))),
+    ...BUCKETS.map((parameter) => now[parameter] && attempt(parameter, () => bucketRegion(now[parameter], options))),
+  ]);
+  const [subnets, , image] = facts;
+  const balancers = [given.length ? given : [...masters, ...media], given.length ? given : media].map((ids) => onePerZone(subnets, ids));
+  const before = RequestType === 'Update' && OldResourceProperties;
+  const found = problems(now, before, [region, account, prefix], facts, balancers);
+  if (found.length && !await rollingBack(StackId)) throw new Error(tell(found));
+  return {
+    LoadBalancerSubnets: `${balancers[0]}`,
+    TurnSubnets: `${balancers[1]}`,
+    RootDeviceName: image?.RootDeviceName || '/dev/xvda',
+    MasterNodeZones: spread(slots(masters).map((id) => subnets.get(id)?.AvailabilityZone || '?')),
+  };
+};

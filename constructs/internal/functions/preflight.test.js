@@ -1,28 +1,124 @@
 const assert = require('node:assert/strict');
 const { randomUUID } = require('node:crypto');
 const { test } = require('node:test');
+const { ARN, FIVE, VPC, preflight: CASES, properties } = require('./cases.js');
 const { STACK, awsError, start, testFrame } = require('./harness.js');
 
 const FILE = 'preflight.js';
 
-const ZONES = {
-  'subnet-a': 'eu-west-1a', 'subnet-b': 'eu-west-1b', 'subnet-c': 'eu-west-1c', 'subnet-d': 'eu-west-1d',
-  'subnet-a2': 'eu-west-1a', 'subnet-b2': 'eu-west-1b', 'subnet-e': 'eu-west-1e',
+// The account, in which the cases choose. Without more, a subnet is public, by the VPC's main route table.
+const SUBNETS = {
+  'subnet-a': { zone: 'eu-west-1a' }, 'subnet-b': { zone: 'eu-west-1b' }, 'subnet-c': { zone: 'eu-west-1c' },
+  'subnet-d': { zone: 'eu-west-1d' }, 'subnet-e': { zone: 'eu-west-1e' }, 'subnet-a2': { zone: 'eu-west-1a' }, 'subnet-b2': { zone: 'eu-west-1b' },
+  'subnet-other': { zone: 'eu-west-1b', VpcId: 'vpc-2' },
+  'subnet-own': { zone: 'eu-west-1a', default: { GatewayId: 'igw-1', State: 'active' } },
+  'subnet-nat': { zone: 'eu-west-1a', MapPublicIpOnLaunch: false, default: { NatGatewayId: 'nat-1', State: 'active' } },
+  'subnet-closed': { zone: 'eu-west-1b', default: null },
+  'subnet-hole': { zone: 'eu-west-1b', default: { GatewayId: 'igw-0', State: 'blackhole' } },
+  'subnet-dark': { zone: 'eu-west-1b', MapPublicIpOnLaunch: false },
+  ...Object.fromEntries([2, 3, 7, 14, 15].map((free) => [`subnet-${free}`, { zone: 'eu-west-1a', AvailableIpAddressCount: free }])),
+};
+const OPEN = { DestinationCidrBlock: '0.0.0.0/0', GatewayId: 'igw-1', State: 'active' };
+const LOCAL = { DestinationCidrBlock: '10.0.0.0/16', GatewayId: 'local', State: 'active' };
+const TABLES = [
+  // A table that no subnet has, and the main one of another VPC, must be of no effect.
+  { VpcId: VPC, Associations: [], Routes: [OPEN, LOCAL] },
+  { VpcId: 'vpc-9', Associations: [{ Main: true }], Routes: [LOCAL] },
+  ...Object.entries(SUBNETS).filter(([, subnet]) => 'default' in subnet).map(([SubnetId, subnet]) => ({
+    VpcId: VPC,
+    Associations: [{ Main: false, SubnetId }],
+    Routes: [LOCAL, { DestinationIpv6CidrBlock: '::/0', GatewayId: 'igw-1', State: 'active' },
+      ...subnet.default ? [{ DestinationCidrBlock: '0.0.0.0/0', ...subnet.default }] : []],
+  })),
+  { VpcId: VPC, Associations: [{ Main: true }], Routes: [LOCAL, OPEN] },
+  { VpcId: 'vpc-2', Associations: [{ Main: true }], Routes: [LOCAL, OPEN] },
+];
+const image = (Architecture, Name, RootDeviceName, VolumeSize) => ({
+  Architecture, Name, RootDeviceName,
+  BlockDeviceMappings: [{ DeviceName: '/dev/sdb', VirtualName: 'ephemeral0' }, { DeviceName: '/dev/sdc', Ebs: { VolumeSize: 900 } },
+    { DeviceName: RootDeviceName, Ebs: { VolumeSize } }],
+});
+const UBUNTU = (cpu) => `ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-${cpu}-server-20260101`;
+const IMAGES = {
+  'ami-1': image('x86_64', 'al2023-ami-2023.9-kernel-6.12-x86_64', '/dev/xvda', 8),
+  'ami-arm': image('arm64', 'al2023-ami-2023.9-kernel-6.12-arm64', '/dev/xvda', 8),
+  'ami-ubuntu': image('x86_64', UBUNTU('amd64'), '/dev/sda1', 8),
+  'ami-ubuntu-arm': image('arm64', UBUNTU('arm64'), '/dev/sda1', 8),
+  'ami-big': image('x86_64', 'my-image', '/dev/xvda', 51),
+};
+const TYPES = {
+  'c6a.xlarge': { Hypervisor: 'nitro', architectures: ['x86_64'], zones: 'abcde' },
+  'c7g.xlarge': { Hypervisor: 'nitro', architectures: ['arm64'], zones: 'abcde' },
+  'c8i.xlarge': { Hypervisor: 'nitro', architectures: ['x86_64'], zones: 'a' },
+  'm5.metal': { BareMetal: true, architectures: ['x86_64'], zones: 'abcde' },
+  't2.large': { Hypervisor: 'xen', architectures: ['i386', 'x86_64'], zones: 'abcde' },
+};
+const certificate = (names, Status = 'ISSUED', expires = '2099-01-01') => ({
+  DomainName: names[0], SubjectAlternativeNames: names, Status, ...(Status !== 'PENDING_VALIDATION' && { NotAfter: new Date(expires) }),
+});
+const CERTIFICATES = {
+  issued: certificate(['video.example.com', 'www.example.com']),
+  wildcard: certificate(['*.example.com']),
+  pending: certificate(['video.example.com'], 'PENDING_VALIDATION'),
+  expired: certificate(['video.example.com'], 'EXPIRED', '2020-02-03'),
+  'expired-net': certificate(['video.example.net'], 'ISSUED', '2020-02-03'),
 };
 
-// EC2 answers in an order of its own, each subnet once, and refuses ids that it does not know.
+const filter = (Filters, wanted) => {
+  assert.deepEqual(Filters.map(({ Name }) => Name), [wanted]);
+  const [{ Values }] = Filters;
+  assert.ok(Values.length > 0, 'EC2 takes no filter without values');
+  assert.equal(new Set(Values).size, Values.length);
+  return Values;
+};
+
+// EC2 answers in an order of its own and in pages, the first of which may be empty.
+const paged = (key, list, NextToken) => {
+  const from = NextToken === undefined ? 0 : Number(NextToken.slice('page-'.length));
+  const next = from + 1 <= list.length ? { NextToken: `page-${from + 1}` } : {};
+  return { [key]: from ? list.slice(from - 1, from) : [], ...next };
+};
+
 const aws = (calls = {}) => ({
-  DescribeSubnets: ({ SubnetIds, ...others }) => {
+  DescribeSubnets: ({ Filters, NextToken, ...others }) => {
     assert.deepEqual(others, {});
-    assert.ok(SubnetIds.length > 0);
-    const unknown = SubnetIds.find((id) => !(id in ZONES));
-    if (unknown) throw awsError('InvalidSubnetID.NotFound', `The subnet ID '${unknown}' does not exist`);
-    return { Subnets: [...new Set(SubnetIds)].sort().reverse().map((id) => ({ SubnetId: id, AvailabilityZone: ZONES[id] })) };
+    const ids = filter(Filters, 'subnet-id').filter((id) => id in SUBNETS).sort().reverse();
+    return paged('Subnets', ids.map((SubnetId) => {
+      const { zone: AvailabilityZone, default: _, ...more } = SUBNETS[SubnetId];
+      return { SubnetId, AvailabilityZone, VpcId: VPC, MapPublicIpOnLaunch: true, AvailableIpAddressCount: 251, ...more };
+    }), NextToken);
   },
-  DescribeImages: ({ ImageIds, ...others }) => {
+  DescribeRouteTables: ({ Filters, NextToken, ...others }) => {
     assert.deepEqual(others, {});
-    assert.deepEqual(ImageIds, ['ami-1']);
-    return { Images: [{ ImageId: 'ami-1', RootDeviceName: '/dev/sda1' }] };
+    const [vpc] = filter(Filters, 'vpc-id');
+    return paged('RouteTables', TABLES.filter(({ VpcId }) => VpcId === vpc), NextToken);
+  },
+  DescribeImages: ({ ImageIds, NextToken, ...others }) => {
+    assert.deepEqual(others, { IncludeDeprecated: true });
+    assert.equal(ImageIds.length, 1);
+    if (!IMAGES[ImageIds[0]]) throw awsError('InvalidAMIID.NotFound', `The image id '[${ImageIds}]' does not exist`);
+    return { Images: [{ ImageId: ImageIds[0], ...IMAGES[ImageIds[0]] }] };
+  },
+  DescribeInstanceTypes: ({ Filters, NextToken, ...others }) => {
+    assert.deepEqual(others, {});
+    return paged('InstanceTypes', filter(Filters, 'instance-type').filter((type) => TYPES[type]).sort().map((InstanceType) => {
+      const { architectures: SupportedArchitectures, zones, ...more } = TYPES[InstanceType];
+      return { InstanceType, ProcessorInfo: { SupportedArchitectures }, BareMetal: false, ...more };
+    }), NextToken);
+  },
+  DescribeInstanceTypeOfferings: ({ Filters, LocationType, NextToken, ...others }) => {
+    assert.deepEqual(others, {});
+    assert.equal(LocationType, 'availability-zone');
+    return paged('InstanceTypeOfferings', filter(Filters, 'instance-type').flatMap((InstanceType) => [...TYPES[InstanceType]?.zones || ''].map(
+      (zone) => ({ InstanceType, LocationType, Location: `eu-west-1${zone}` }))), NextToken);
+  },
+  DescribeCertificate: ({ CertificateArn, ...others }) => {
+    assert.deepEqual(others, {});
+    assert.ok(CertificateArn.startsWith(`${ARN}/`), 'ACM answers for its own region, account and partition only');
+    const name = CertificateArn.split('/')[1];
+    if (name === 'malformed') throw awsError('InvalidArnException');
+    if (!CERTIFICATES[name]) throw awsError('ResourceNotFoundException');
+    return { Certificate: { CertificateArn, ...CERTIFICATES[name] } };
   },
   DescribeStacks: ({ StackName }) => {
     assert.equal(StackName, STACK);
@@ -41,21 +137,11 @@ const event = (LogicalResourceId, now, before) => ({
 
 const TOKEN = { ServiceToken: 'arn:aws:lambda:eu-west-1:111122223333:function:Preflight', ServiceTimeout: '600' };
 
-// Numbers are texts by the time that CloudFormation hands them over.
-const properties = (changes) => ({
-  ...TOKEN,
-  Vpc: 'vpc-1',
-  MasterSubnets: ['subnet-a', 'subnet-b', 'subnet-c'],
-  MediaSubnets: ['subnet-a', 'subnet-b'],
-  ImageId: 'ami-1',
-  DiskSize: '100',
-  RetainVolumes: 'true',
-  ...changes,
-});
-
-const checks = (now, before) => event('Checks', properties(now), before && properties(before));
-const slots = (now, before) => event('Slots', { ...TOKEN, MasterSubnets: now },
-  before && { ...TOKEN, MasterSubnets: before });
+// As CloudFormation sends them: numbers are texts, and what is not given is not there.
+const sent = (changes) => JSON.parse(JSON.stringify({ ...TOKEN, ...properties(changes) }));
+const checks = (now, before) => event('Checks', sent(now), before && sent(before));
+const slots = (now, before) => event('Slots', { ...TOKEN, OpenViduMasterNodeSubnets: now },
+  before && { ...TOKEN, OpenViduMasterNodeSubnets: before });
 
 testFrame(test, FILE, checks, aws, 'DescribeSubnets');
 
@@ -78,7 +164,7 @@ for (const { given, placed } of SLOTS) {
     test(`${before ? 'Update' : 'Create'} of slots gives the four slots of ${given} their subnet and its zone`, async (t) => {
       const world = await start(t, FILE, aws());
       const expected = Object.fromEntries(placed.flatMap((subnet, slot) => [
-        [`Subnet${slot + 1}`, subnet], [`Zone${slot + 1}`, ZONES[subnet]]]));
+        [`Subnet${slot + 1}`, subnet], [`Zone${slot + 1}`, SUBNETS[subnet].zone]]));
       assert.deepEqual(await world.succeed(slots(given, before)), expected);
     });
   }
@@ -87,101 +173,75 @@ for (const { given, placed } of SLOTS) {
 test('slots know nothing but the subnets of the Master Nodes', async (t) => {
   const world = await start(t, FILE, aws());
   await world.succeed(slots(['subnet-a', 'subnet-b']));
-  assert.deepEqual(world.calls, [{ call: 'DescribeSubnets', input: { SubnetIds: ['subnet-a', 'subnet-b'] } }]);
+  assert.deepEqual([...new Set(world.calls.map(({ call }) => call))], ['DescribeSubnets']);
+  assert.deepEqual(world.called('DescribeSubnets')[0].Filters, [{ Name: 'subnet-id', Values: ['subnet-a', 'subnet-b'] }]);
+});
+
+test('slots whose subnet does not exist fail and name it', async (t) => {
+  const world = await start(t, FILE, aws());
+  assert.equal(await world.fail(slots(['subnet-a', 'subnet-lost'])), "OpenViduMasterNodeSubnets: 'subnet-lost' does not exist.");
 });
 
 const BALANCED = [
-  { masters: ['subnet-a'], media: ['subnet-a'], all: 'subnet-a', turn: 'subnet-a' },
-  { masters: ['subnet-c', 'subnet-a'], media: ['subnet-b', 'subnet-a'], all: 'subnet-c,subnet-a,subnet-b', turn: 'subnet-b,subnet-a' },
+  { masters: ['subnet-a'], media: ['subnet-a'], main: 'subnet-a', turn: 'subnet-a' },
+  { masters: ['subnet-c', 'subnet-a'], media: ['subnet-b', 'subnet-a'], main: 'subnet-c,subnet-a,subnet-b', turn: 'subnet-b,subnet-a' },
   { masters: ['subnet-b', 'subnet-b2', 'subnet-a2'], media: ['subnet-b2', 'subnet-a', 'subnet-b'],
-    all: 'subnet-b,subnet-a2', turn: 'subnet-b2,subnet-a' },
-  { masters: ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-d'], media: ['subnet-e'],
-    all: 'subnet-a,subnet-b,subnet-c,subnet-d,subnet-e', turn: 'subnet-e' },
+    main: 'subnet-b,subnet-a2', turn: 'subnet-b2,subnet-a' },
+  { masters: FIVE.slice(0, 4), media: ['subnet-e'], main: 'subnet-a,subnet-b,subnet-c,subnet-d,subnet-e', turn: 'subnet-e' },
+  { masters: ['subnet-nat'], media: ['subnet-b'], given: ['subnet-a2', 'subnet-a', 'subnet-b', 'subnet-c'],
+    main: 'subnet-a2,subnet-b,subnet-c', turn: 'subnet-a2,subnet-b,subnet-c' },
+  { masters: ['subnet-a'], media: ['subnet-b'], given: [], main: 'subnet-a,subnet-b', turn: 'subnet-b' },
+  { masters: ['subnet-a'], media: ['subnet-b'], given: [''], main: 'subnet-a,subnet-b', turn: 'subnet-b' },
 ];
 
-for (const { masters, media, all, turn } of BALANCED) {
-  test(`masters in ${masters} and media in ${media}: load balancers get one subnet a zone`, async (t) => {
+for (const { masters, media, given, main, turn } of BALANCED) {
+  test(`masters in ${masters}, media in ${media}, ${given ? `'${given}'` : 'nothing'} given: load balancers get one subnet a zone`, async (t) => {
     const world = await start(t, FILE, aws());
-    assert.deepEqual(await world.succeed(checks({ MasterSubnets: masters, MediaSubnets: media })), {
-      LoadBalancerSubnets: all, TurnSubnets: turn, RootDeviceName: '/dev/sda1',
-    });
+    const { LoadBalancerSubnets, TurnSubnets } = await world.succeed(checks(
+      { OpenViduMasterNodeSubnets: masters, OpenViduMediaNodeSubnets: media, LoadBalancerSubnets: given }));
+    assert.deepEqual([LoadBalancerSubnets, TurnSubnets], [main, turn]);
   });
 }
 
-test('each subnet is asked for once', async (t) => {
+const SPREAD = [
+  { masters: ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-d'],
+    told: 'eu-west-1a 1, eu-west-1b 1, eu-west-1c 1, eu-west-1d 1; the loss of any one zone leaves service unaffected.' },
+  { masters: ['subnet-a', 'subnet-b', 'subnet-c'],
+    told: 'eu-west-1a 2, eu-west-1b 1, eu-west-1c 1; the loss of eu-west-1a stops storing recordings until it returns; the loss of eu-west-1b or eu-west-1c leaves service unaffected.' },
+  { masters: ['subnet-b', 'subnet-a'], told: 'eu-west-1b 2, eu-west-1a 2; the loss of any one zone stops storing recordings until it returns.' },
+  { masters: ['subnet-a', 'subnet-a2', 'subnet-b'],
+    told: 'eu-west-1a 3, eu-west-1b 1; the loss of eu-west-1a interrupts service until it returns; the loss of eu-west-1b leaves service unaffected.' },
+  { masters: ['subnet-c'], told: 'eu-west-1c 4; the loss of eu-west-1c interrupts service until it returns.' },
+];
+
+for (const { masters, told } of SPREAD) {
+  test(`MasterNodeZones says what the loss of a zone means for masters in ${masters}`, async (t) => {
+    const world = await start(t, FILE, aws());
+    assert.equal((await world.succeed(checks({ OpenViduMasterNodeSubnets: masters }))).MasterNodeZones, `Master Nodes: ${told}`);
+  });
+}
+
+for (const [id, device] of [['ami-1', '/dev/xvda'], ['ami-ubuntu', '/dev/sda1']]) {
+  test(`the root device of ${id} is ${device}`, async (t) => {
+    const world = await start(t, FILE, aws());
+    assert.equal((await world.succeed(checks({ AmiId: id }, {}))).RootDeviceName, device);
+  });
+}
+
+test('the checks answer four attributes', async (t) => {
   const world = await start(t, FILE, aws());
-  await world.succeed(checks());
-  assert.deepEqual(world.called('DescribeSubnets'), [{ SubnetIds: ['subnet-a', 'subnet-b', 'subnet-c'] }]);
+  assert.deepEqual(Object.keys(await world.succeed(checks())).sort(), ['LoadBalancerSubnets', 'MasterNodeZones', 'RootDeviceName', 'TurnSubnets']);
 });
 
-const IMAGES = {
-  'may not be described': () => { throw awsError('UnauthorizedOperation'); },
-  'is not found': () => ({ Images: [] }),
-};
-
-for (const [name, DescribeImages] of Object.entries(IMAGES)) {
-  test(`an image that ${name} is taken to have Amazon Linux's root device`, async (t) => {
-    const world = await start(t, FILE, aws({ DescribeImages }));
-    assert.equal((await world.succeed(checks())).RootDeviceName, '/dev/xvda');
-    assert.match(world.log, /root device unknown/);
-  });
-}
-
-for (const [name, make] of Object.entries({ checks: (subnets) => checks({ MasterSubnets: subnets }), slots })) {
-  test(`${name} that cannot look up a subnet fail with the message of EC2`, async (t) => {
-    const world = await start(t, FILE, aws());
-    assert.equal(await world.fail(make(['subnet-a', 'subnet-lost'])), "The subnet ID 'subnet-lost' does not exist");
-  });
-}
-
-const FIVE = ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-d', 'subnet-e'];
-const THREE = 'subnet-a,subnet-b,subnet-c';
-// Without before it is a Create; a refused one says exactly this.
-const CHECKS = [
-  { name: 'five subnets of masters', now: { MasterSubnets: FIVE },
-    refused: 'OpenViduMasterNodeSubnets: 5 were given; choose 1 to 4.' },
-  { name: 'four subnets of masters', now: { MasterSubnets: FIVE.slice(0, 4) } },
-  { name: 'one subnet of masters', now: { MasterSubnets: ['subnet-a'] } },
-  { name: 'a subnet of masters named twice', now: { MasterSubnets: ['subnet-a', 'subnet-b', 'subnet-a'] },
-    refused: "OpenViduMasterNodeSubnets: 'subnet-a,subnet-b,subnet-a' names one twice; name each once." },
-  { name: 'two subnets of masters in one zone', now: { MasterSubnets: ['subnet-a', 'subnet-a2'] } },
-  { name: 'many subnets of media', now: { MediaSubnets: [...FIVE, 'subnet-a2'] } },
-
-  { name: 'an Update of nothing', before: {} },
-  { name: 'an Update of nothing with fewer subnets than slots', now: { MasterSubnets: ['subnet-a', 'subnet-b'] },
-    before: { MasterSubnets: ['subnet-a', 'subnet-b'] } },
-  { name: 'a subnet of masters replaced', now: { MasterSubnets: ['subnet-a', 'subnet-d', 'subnet-c'] }, before: {},
-    refused: `OpenViduMasterNodeSubnets: 'subnet-a,subnet-d,subnet-c' would take Master Nodes 2 from their IPs and data; go back to '${THREE}'.` },
-  { name: 'subnets of masters in another order', now: { MasterSubnets: ['subnet-b', 'subnet-a', 'subnet-c'] }, before: {},
-    refused: `OpenViduMasterNodeSubnets: 'subnet-b,subnet-a,subnet-c' would take Master Nodes 1,2,4 from their IPs and data; go back to '${THREE}'.` },
-  { name: 'one more subnet of masters', now: { MasterSubnets: FIVE.slice(0, 4) }, before: {},
-    refused: `OpenViduMasterNodeSubnets: 'subnet-a,subnet-b,subnet-c,subnet-d' would take Master Nodes 4 from their IPs and data; go back to '${THREE}'.` },
-  { name: 'one subnet of masters less', now: { MasterSubnets: ['subnet-a', 'subnet-b'] }, before: {},
-    refused: `OpenViduMasterNodeSubnets: 'subnet-a,subnet-b' would take Master Nodes 3,4 from their IPs and data; go back to '${THREE}'.` },
-  { name: 'another VPC', now: { Vpc: 'vpc-2' }, before: {},
-    refused: "OpenViduVPC: a cluster cannot move to 'vpc-2'; go back to 'vpc-1'." },
-  { name: 'a smaller disk', now: { DiskSize: '99' }, before: {},
-    refused: 'DiskSize: 99 is less than the volumes have; give 100 or more.' },
-  { name: 'a smaller disk that sorts after the old size', now: { DiskSize: '200' }, before: { DiskSize: '1000' },
-    refused: 'DiskSize: 200 is less than the volumes have; give 1000 or more.' },
-  { name: 'a bigger disk', now: { DiskSize: '101' }, before: {} },
-  { name: 'a bigger disk that sorts before the old size', now: { DiskSize: '1000' }, before: { DiskSize: '200' } },
-  { name: 'volumes no longer retained', now: { RetainVolumes: 'false' }, before: {},
-    refused: "RetainVolumes: 'false' would replace the volumes by blank ones; go back to 'true'." },
-  { name: 'volumes retained from now on', now: { RetainVolumes: 'true' }, before: { RetainVolumes: 'false' },
-    refused: "RetainVolumes: 'true' would replace the volumes by blank ones; go back to 'false'." },
-  { name: 'other subnets of media', now: { MediaSubnets: ['subnet-d'] }, before: {} },
-];
-
-for (const { name, now, before, refused } of CHECKS) {
+for (const { name, now, before, refused } of CASES) {
   test(`${name}: ${refused ? 'refused' : 'accepted'}`, async (t) => {
     const world = await start(t, FILE, aws());
     if (refused) {
       assert.equal(await world.fail(checks(now, before)), refused);
-      assert.deepEqual(world.called('DescribeSubnets'), []);
     } else {
       await world.succeed(checks(now, before));
       assert.deepEqual(world.called('DescribeStacks'), []);
+      assert.doesNotMatch(world.log, /not checked/);
     }
   });
 
@@ -190,31 +250,125 @@ for (const { name, now, before, refused } of CHECKS) {
       const world = await start(t, FILE, aws({
         DescribeStacks: () => ({ Stacks: [{ StackStatus: 'UPDATE_ROLLBACK_IN_PROGRESS' }] }),
       }));
-      assert.deepEqual(Object.keys(await world.succeed(checks(now, before))), ['LoadBalancerSubnets', 'TurnSubnets', 'RootDeviceName']);
-    });
-
-    test(`${name}: refused when nobody knows whether this is a rollback`, async (t) => {
-      const world = await start(t, FILE, aws({ DescribeStacks: () => { throw awsError('AccessDenied'); } }));
-      assert.equal(await world.fail(checks(now, before)), refused);
+      await world.succeed(checks(now, before));
     });
   }
 }
 
-test('another image is accepted, and its root device answered', async (t) => {
-  const world = await start(t, FILE, aws({ DescribeImages: ({ ImageIds }) => ({ Images: [{ RootDeviceName: `/dev/${ImageIds}` }] }) }));
-  assert.equal((await world.succeed(checks({ ImageId: 'ami-2' }, {}))).RootDeviceName, '/dev/ami-2');
+for (const [name, DescribeStacks] of Object.entries({
+  'may not be asked for': () => { throw awsError('AccessDenied'); },
+  'is not found': () => ({ Stacks: [] }),
+})) {
+  test(`what is wrong is refused when the state of the stack ${name}`, async (t) => {
+    const world = await start(t, FILE, aws({ DescribeStacks }));
+    assert.match(await world.fail(checks({ DiskSize: '99' }, {})), /^DiskSize/);
+  });
+}
+
+test('a repeated event is answered alike', async (t) => {
+  const world = await start(t, FILE, aws());
+  for (const one of [checks(), checks({}, {}), slots(['subnet-a', 'subnet-b'])]) {
+    assert.deepEqual(await world.succeed(one), await world.succeed(one));
+  }
 });
 
-test('all problems of a Create stand in one message', async (t) => {
-  const world = await start(t, FILE, aws());
-  const reason = await world.fail(checks({ MasterSubnets: [...FIVE, 'subnet-a'] }));
-  for (const part of ['6 were given', 'names one twice']) assert.ok(reason.includes(part), reason);
+// What each check needs, something that it would refuse, and how a run without it is logged.
+const SKIPPED = {
+  DescribeRouteTables: { now: { OpenViduMediaNodeSubnets: ['subnet-closed'] }, log: /routes not checked/ },
+  DescribeImages: { now: { AmiId: 'ami-arm' }, log: /AmiId not checked/ },
+  DescribeInstanceTypes: { now: { MasterNodeInstanceType: 't2.large' }, log: /instance types not checked/ },
+  DescribeInstanceTypeOfferings: { now: { MasterNodeInstanceType: 'c8i.xlarge' }, log: /zones of instance types not checked/ },
+  DescribeCertificate: { now: { DomainName: 'a.example.org', TurnDomainName: 'b.example.org', TurnCertificateARN: `${ARN}/pending` },
+    log: /OpenViduCertificateARN not checked[^]*TurnCertificateARN not checked/ },
+};
+const FAILURES = {
+  'is not allowed': () => { throw awsError('UnauthorizedOperation'); },
+  'is throttled': () => { throw awsError('RequestLimitExceeded'); },
+  'fails at AWS': () => { throw awsError('InternalError'); },
+  'answers nothing': () => undefined,
+  'answers an empty object': () => ({}),
+  'never returns': () => new Promise(() => {}),
+};
+
+for (const [call, { now, log }] of Object.entries(SKIPPED)) {
+  test(`what ${call} tells is refused`, async (t) => {
+    await (await start(t, FILE, aws())).fail(checks(now));
+  });
+  for (const [how, failing] of Object.entries(FAILURES)) {
+    test(`a stack is built although ${call} ${how}, and the log says so`, { timeout: 5000 }, async (t) => {
+      const world = await start(t, FILE, aws({ [call]: failing }));
+      const { RootDeviceName } = await world.succeed(checks(now), 10501);
+      assert.equal(RootDeviceName, '/dev/xvda');
+      if (call !== 'DescribeCertificate' || how !== 'answers an empty object') assert.match(world.log, log);
+    });
+
+    test(`all other problems are told although ${call} ${how}`, { timeout: 5000 }, async (t) => {
+      const world = await start(t, FILE, aws({ [call]: failing }));
+      assert.match(await world.fail(checks({ ...now, MinNumberOfMediaNodes: '10' }), 10501), /^MinNumberOfMediaNodes: '10' /);
+    });
+  }
+}
+
+test('a stack is built although nothing but the zones can be learnt', { timeout: 5000 }, async (t) => {
+  const world = await start(t, FILE, { DescribeSubnets: aws().DescribeSubnets });
+  assert.equal((await world.succeed(checks())).LoadBalancerSubnets, 'subnet-a,subnet-b,subnet-c');
 });
 
-test('all problems of an Update stand in one message', async (t) => {
+test('a runtime without the client of ACM skips the certificates', async (t) => {
+  const world = await start(t, FILE, aws(), undefined, '@aws-sdk/client-acm');
+  await world.succeed(checks());
+  assert.match(world.log, /OpenViduCertificateARN not checked/);
+});
+
+const STRANGE = {
+  'a table without associations and routes': { DescribeRouteTables: () => ({ RouteTables: [{}] }),
+    refused: /^OpenViduMasterNodeSubnets: 'subnet-a,subnet-b,subnet-c' has no default route/ },
+  'a type without a processor': { DescribeInstanceTypes: () => ({ InstanceTypes: [{ InstanceType: 'c6a.xlarge', Hypervisor: 'nitro' }] }) },
+  'an image without devices': { DescribeImages: () => ({ Images: [{ Architecture: 'x86_64', RootDeviceName: '/dev/xvda' }] }) },
+  'an imported certificate with names only': { DescribeCertificate: () => ({ Certificate: { Status: 'ISSUED', SubjectAlternativeNames: ['video.example.com'] } }) },
+};
+for (const [name, { refused, ...calls }] of Object.entries(STRANGE)) {
+  test(`${name} does no harm`, async (t) => {
+    const world = await start(t, FILE, aws(calls));
+    if (refused) assert.match(await world.fail(checks()), refused);
+    else await world.succeed(checks());
+  });
+}
+
+for (const make of [checks, () => slots(['subnet-a'])]) {
+  test(`${make().LogicalResourceId} fail with EC2's message when the zones cannot be learnt`, async (t) => {
+    const world = await start(t, FILE, aws({ DescribeSubnets: () => { throw awsError('UnauthorizedOperation', 'You are not authorized'); } }));
+    assert.equal(await world.fail(make()), 'You are not authorized');
+  });
+}
+
+test('a message never exceeds 1,000 characters, keeps whole sentences, and says how many are left out', async (t) => {
   const world = await start(t, FILE, aws());
-  const reason = await world.fail(checks(
-    { MasterSubnets: [...FIVE.slice(1), 'subnet-a', 'subnet-a'], Vpc: 'vpc-2', DiskSize: '50', RetainVolumes: 'false' }, {}));
-  for (const part of ['6 were given', 'names one twice', 'Master Nodes 1,2,3,4', "OpenViduVPC: a cluster cannot move to 'vpc-2'",
-    'DiskSize: 50', "RetainVolumes: 'false'"]) assert.ok(reason.includes(part), reason);
+  const long = 'x'.repeat(60);
+  for (let count = 1; count <= 30; count++) {
+    const media = Array.from({ length: count }, (_, i) => `subnet-${long}-${i}`);
+    const reason = await world.fail(checks({
+      OpenViduMasterNodeSubnets: media, OpenViduMediaNodeSubnets: media, DomainName: `${long}.${long}.example.org`, MinNumberOfMediaNodes: '9',
+      MasterNodeInstanceType: 't2.large', MediaNodeInstanceType: 'c7g.xlarge', AmiId: 'ami-big' }));
+    assert.ok(reason.length <= 1000);
+    assert.match(reason, /\.$/);
+    const sentences = reason.match(/\w+: '[^']*' [^']*?\.(?= [A-Z]\w+: '| And \d+ more\.$|$)/g);
+    const left = Number(/ And (\d+) more\.$/.exec(reason)?.[1] ?? 0);
+    assert.ok(sentences.length >= 2);
+    assert.ok(sentences.length + left >= 6, `${sentences.length} and ${left}`);
+  }
+});
+
+test('all of a good stack is learnt at once', async (t) => {
+  let [open, most] = [0, 0];
+  const slow = Object.fromEntries(Object.entries(aws()).map(([call, answer]) => [call, async (input) => {
+    open += 1;
+    most = Math.max(most, open);
+    await new Promise((resolve) => { setTimeout(resolve, 20); });
+    open -= 1;
+    return answer(input);
+  }]));
+  const world = await start(t, FILE, slow);
+  await world.succeed(checks({ TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` }));
+  assert.equal(most, 7, 'subnets, routes, image, types, offerings and two certificates');
 });
