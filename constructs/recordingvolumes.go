@@ -133,7 +133,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	return v
 }
 
-// takeSnapshots lets Data Lifecycle Manager look after all volumes that carry a tag of their own.
+// takeSnapshots lets Data Lifecycle Manager look after all volumes that carry the tag of these.
 func (v *recordingVolumes) takeSnapshots(days float64) {
 	stack := awscdk.Stack_Of(v)
 	mine := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*v.Node().Path(), *stack.Node().Path()+"/")), nil)
@@ -243,5 +243,6 @@ const (
 	attachVolume    = "ec2:AttachVolume"
 	attachInterface = "ec2:AttachNetworkInterface"
 
-	ec2Arn = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:"
+	// An id belongs to one region and account; a role has no rights elsewhere.
+	ec2Arn = "arn:${AWS::Partition}:ec2:*:*:"
 )
