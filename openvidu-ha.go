@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	constructs10 "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -61,6 +62,9 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 	})
 	ssh := awscdk.NewCfnCondition(stack, jsii.String("WithSsh"), &awscdk.CfnConditionProps{
 		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("SshAccessCidr"), "")),
+	})
+	alarms := awscdk.NewCfnCondition(stack, jsii.String("WithAlarms"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("AlarmTopicArn"), "")),
 	})
 	retain := awscdk.NewCfnCondition(stack, jsii.String("Retain"), &awscdk.CfnConditionProps{
 		Expression: awscdk.Fn_ConditionEquals(p.text("RetainVolumes"), "true"),
@@ -127,6 +131,19 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		VpcSubnets:  preflight.TurnSubnets(),
 		Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("TurnCertificate"), p.text("TurnCertificateARN")),
 		Condition:   turn,
+	})
+	constructs.NewClusterAlarms(stack, jsii.String("Alarm"), &constructs.ClusterAlarmsProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
+		Turn:         endpoint,
+		Topic:        awssns.Topic_FromTopicArn(stack, jsii.String("AlarmTopic"), p.text("AlarmTopicArn")),
+		Condition:    alarms,
+	})
+	constructs.NewClusterDashboard(stack, jsii.String("Monitoring"), &constructs.ClusterDashboardProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
 	})
 
 	for _, nodes := range []struct {

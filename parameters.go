@@ -23,8 +23,10 @@ const (
 	sectionVpc     = "VPC configuration"
 	sectionTurn    = "(Optional) TURN server configuration with TLS"
 	sectionVolumes = "Volumes configuration"
+	sectionAlarms  = "(Optional) Monitoring configuration"
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	topicPattern       = `arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
 	cidrPattern         = `^$|^(([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])/([0-9]|[12][0-9]|3[0-2])$`
@@ -130,6 +132,13 @@ var parameterTable = []parameter{
 	}},
 	{sectionVolumes, "DiskSize", "Disk size", number(constructs.DefaultVolumeSize, 50, 65536,
 		"Data volume of each Master Node, in GB; it can grow later, never shrink.")},
+
+	{sectionAlarms, "AlarmTopicArn", "Alarm topic ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Standard SNS topic of this region that is told of lost nodes, full volumes, long drains and expiring certificates. Empty: no alarms."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + topicPattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of a standard SNS topic, or nothing."),
+	}},
 }
 
 func instanceType(nodes string) awscdk.CfnParameterProps {

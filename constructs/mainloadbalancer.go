@@ -33,11 +33,18 @@ type MainLoadBalancer interface {
 	LoadBalancer() nlb.NetworkLoadBalancer
 	// DnsName that the cluster's domain name must point to.
 	DnsName() *string
+
+	masterTargets() nlb.NetworkTargetGroup
+	mediaTargets() nlb.NetworkTargetGroup
+	certificate() awscertificatemanager.ICertificate
 }
 
 type mainBalancer struct {
 	constructs.Construct
 	balancer nlb.NetworkLoadBalancer
+	masters  nlb.NetworkTargetGroup
+	media    nlb.NetworkTargetGroup
+	tls      awscertificatemanager.ICertificate
 }
 
 // NewMainLoadBalancer makes the load balancer and registers masters and fleet. It panics on wrong props, with all problems
@@ -50,25 +57,25 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	wrong.required("Certificate", props.Certificate == nil, "give the certificate of the cluster's domain name")
 	wrong.report(scope, id)
 
-	m := &mainBalancer{}
+	m := &mainBalancer{tls: props.Certificate}
 	constructs.NewConstruct_Override(m, scope, id)
 	group := newSecurityGroup(m, props.Vpc, mainLoadBalancer, "OpenVidu main load balancer")
 	open(m, masterNodes, props.Masters.securityGroup(), mainLoadBalancer, group)
 	open(m, mediaNodes, props.Fleet.securityGroup(), mainLoadBalancer, group)
 	m.balancer = newLoadBalancer(m, props.Vpc, props.VpcSubnets, group)
 
-	masters := newTargetGroup(m, "Masters", props.Vpc, masterApiPort, masterApiPort, masterHealthPath,
+	m.masters = newTargetGroup(m, "Masters", props.Vpc, masterApiPort, masterApiPort, masterHealthPath,
 		awscdk.Duration_Seconds(jsii.Number(30))) // API requests are short; signalling reconnects
 	for _, g := range *props.Masters.Groups() {
-		g.AttachToNetworkTargetGroup(masters)
+		g.AttachToNetworkTargetGroup(m.masters)
 	}
-	newTlsListener(m.balancer, "Https", listenerTlsPort, props.Certificate, masters)
+	newTlsListener(m.balancer, "Https", listenerTlsPort, props.Certificate, m.masters)
 
 	// A stream goes on for as long as the Media Node drains.
-	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
+	m.media = newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
-	props.Fleet.attach(rtmp, nil)
-	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, props.Certificate, rtmp)
+	props.Fleet.attach(m.media, nil)
+	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, props.Certificate, m.media)
 	return m
 }
 
@@ -76,3 +83,7 @@ func (m *mainBalancer) Connections() awsec2.Connections       { return m.balance
 func (m *mainBalancer) LoadBalancer() nlb.NetworkLoadBalancer { return m.balancer }
 func (m *mainBalancer) DnsName() *string                      { return m.balancer.LoadBalancerDnsName() }
 func (m *mainBalancer) ToString() *string                     { return m.Node().Path() }
+
+func (m *mainBalancer) masterTargets() nlb.NetworkTargetGroup           { return m.masters }
+func (m *mainBalancer) mediaTargets() nlb.NetworkTargetGroup            { return m.media }
+func (m *mainBalancer) certificate() awscertificatemanager.ICertificate { return m.tls }

@@ -66,6 +66,7 @@ type MediaFleet interface {
 	// attach registers the fleet with a target group, where the condition holds (nil: always).
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
 	securityGroup() awsec2.SecurityGroup
+	targetCpu() *float64
 }
 
 type mediaFleet struct {
@@ -73,6 +74,7 @@ type mediaFleet struct {
 	nodes    node
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
+	cpu      float64
 }
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
@@ -93,7 +95,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	wrong.report(scope, id)
 
-	f := &mediaFleet{}
+	f := &mediaFleet{cpu: or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)}
 	constructs.NewConstruct_Override(f, scope, id)
 	masters := props.Masters
 	shared := masters.SharedInfo()
@@ -140,7 +142,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}})
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
-		TargetUtilizationPercent: jsii.Number(or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)),
+		TargetUtilizationPercent: &f.cpu,
 	})
 	f.nodes.waitFor(f, 1, f.fleet)
 	return f
@@ -154,6 +156,7 @@ func (f *mediaFleet) LaunchTemplate() awsec2.LaunchTemplate  { return f.template
 func (f *mediaFleet) ToString() *string                      { return f.Node().Path() }
 
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
+func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

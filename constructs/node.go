@@ -163,7 +163,7 @@ func script(scope constructs.Construct, name, text string) *string {
 // waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be
 // updated, so nothing that a user may change reaches one.
 func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautoscaling.AutoScalingGroup) {
-	wait := awscdk.NewCfnWaitCondition(scope, jsii.String("AllReady"), &awscdk.CfnWaitConditionProps{
+	wait := awscdk.NewCfnWaitCondition(scope, jsii.String(allReadyId), &awscdk.CfnWaitConditionProps{
 		Handle:  n.handle.Ref(),
 		Count:   jsii.Number(count),
 		Timeout: numberText(readyTimeoutSeconds),
@@ -171,6 +171,13 @@ func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautosc
 	for _, group := range groups {
 		wait.Node().AddDependency(group)
 	}
+}
+
+const allReadyId = "AllReady"
+
+// allReady is the resource that is there when the nodes of a MasterCluster or a MediaFleet have reported for the first time.
+func allReady(nodes constructs.Construct) awscdk.CfnResource {
+	return nodes.Node().FindChild(jsii.String(allReadyId)).(awscdk.CfnResource)
 }
 
 // tagGroup tags the group and its instances.

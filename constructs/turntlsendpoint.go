@@ -33,11 +33,16 @@ type TurnTlsEndpoint interface {
 	LoadBalancer() nlb.NetworkLoadBalancer
 	// DnsName that the TURN domain name must point to.
 	DnsName() *string
+
+	certificate() awscertificatemanager.ICertificate
+	condition() awscdk.CfnCondition
 }
 
 type turnTlsEndpoint struct {
 	constructs.Construct
 	balancer nlb.NetworkLoadBalancer
+	tls      awscertificatemanager.ICertificate
+	when     awscdk.CfnCondition
 }
 
 // NewTurnTlsEndpoint makes the load balancer and registers the fleet. It panics on wrong props, with all problems at once.
@@ -48,7 +53,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	wrong.required("Certificate", props.Certificate == nil, "give the certificate of the TURN domain name")
 	wrong.report(scope, id)
 
-	t := &turnTlsEndpoint{}
+	t := &turnTlsEndpoint{tls: props.Certificate, when: props.Condition}
 	constructs.NewConstruct_Override(t, scope, id)
 	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer")
 	open(t, mediaNodes, props.Fleet.securityGroup(), turnLoadBalancer, group)
@@ -74,3 +79,6 @@ func (t *turnTlsEndpoint) Connections() awsec2.Connections       { return t.bala
 func (t *turnTlsEndpoint) LoadBalancer() nlb.NetworkLoadBalancer { return t.balancer }
 func (t *turnTlsEndpoint) DnsName() *string                      { return t.balancer.LoadBalancerDnsName() }
 func (t *turnTlsEndpoint) ToString() *string                     { return t.Node().Path() }
+
+func (t *turnTlsEndpoint) certificate() awscertificatemanager.ICertificate { return t.tls }
+func (t *turnTlsEndpoint) condition() awscdk.CfnCondition                  { return t.when }
