@@ -13,6 +13,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 func main() {
@@ -159,6 +160,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 			Description: jsii.String("SSH"),
 		})
 		rule.CfnOptions().SetCondition(ssh)
+		compliance.Accept(rule, "The range is a parameter: closed by default, and who opens it chooses who may connect.",
+			"AwsSolutions-EC23", "NIST.800.53.R5-EC2RestrictedSSH", "NIST.800.53.R5-EC2RestrictedCommonPorts")
 	}
 
 	newOutputs(stack, masters, balancer, endpoint, turn)

@@ -9,6 +9,8 @@ import (
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // newLoadBalancer is internet-facing. Its security group is there from the start (none can be added later). Cross-zone:
@@ -17,13 +19,17 @@ func newLoadBalancer(scope constructs.Construct, vpc awsec2.IVpc, subnets *awsec
 	if subnets == nil {
 		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC, OnePerAz: jsii.Bool(true)}
 	}
-	return nlb.NewNetworkLoadBalancer(scope, jsii.String("LoadBalancer"), &nlb.NetworkLoadBalancerProps{
+	balancer := nlb.NewNetworkLoadBalancer(scope, jsii.String("LoadBalancer"), &nlb.NetworkLoadBalancerProps{
 		Vpc:              vpc,
 		VpcSubnets:       subnets,
 		InternetFacing:   jsii.Bool(true),
 		CrossZoneEnabled: jsii.Bool(true),
 		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
 	})
+	compliance.Accept(balancer, "Access logs take a bucket, which is the account's: see LogAccessLogs of the load balancer.",
+		"AwsSolutions-ELB2", "NIST.800.53.R5-ELBLoggingEnabled")
+	compliance.Accept(balancer, "It holds no data, and protected it would keep its stack from being deleted.", "NIST.800.53.R5-ELBDeletionProtectionEnabled")
+	return balancer
 }
 
 // newTlsListener ends TLS with the newest policy that the partition knows.

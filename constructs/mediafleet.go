@@ -10,6 +10,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -112,6 +113,8 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
 	}))
 
+	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
+
 	header := append(f.nodes.header(f, shared, *masters.PrivateIps(), masters.installerUrl()),
 		bootstrap.Value("HOOK", drainHook))
 	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
@@ -140,6 +143,8 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		HeartbeatTimeout:    jsii.Number(drainHeartbeatSeconds),
 		DefaultResult:       jsii.String("CONTINUE"),
 	}})
+	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
+		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: &f.cpu,

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -66,6 +67,8 @@ type node struct {
 // newNode makes role and wait condition handle: all that the launch template depends on.
 func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, shared SharedInfo) node {
 	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
+	compliance.Accept(role, "What Session Manager needs is AWS's to say.",
+		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonSSMManagedInstanceCore]")
 	policy.AddStatements(
 		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
 		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"))
@@ -184,6 +187,7 @@ func allReady(nodes constructs.Construct) awscdk.CfnResource {
 func (n node) tagGroup(group awsautoscaling.AutoScalingGroup, name *string) {
 	awscdk.Tags_Of(group).Add(jsii.String("Name"), name, nil)
 	awscdk.Tags_Of(group).Add(jsii.String(clusterTag), n.clusterTag, nil)
+	compliance.Accept(group, "ClusterAlarms tells of nodes that are missing; each launch and end is in the activity of the group.", "AwsSolutions-AS3")
 }
 
 // MachineImageFromId is an image that is known by its id alone, such as the value of a parameter.

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // PreflightProps are the properties of Preflight: the parameters of a template, as only CloudFormation knows them. All are
@@ -57,6 +58,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 	constructs.NewConstruct_Override(p, scope, id)
 	function := newFunction(p, "Function", functions.Preflight,
 		allow("*", "ec2:DescribeImages", "ec2:DescribeSubnets")) // neither can be limited to a resource
+	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 	p.checks = newCustomResource(p, "Checks", "Custom::OpenViduPreflight", function, map[string]any{
 		"Vpc":           props.VpcId,
 		"MasterSubnets": props.MasterSubnetIds,
