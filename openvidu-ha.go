@@ -10,10 +10,12 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	constructs10 "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 func main() {
@@ -65,6 +67,7 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 	secret := p.given("WithRestoredSecret", p.text("RestoredSharedInfoArn"))
 	retain := p.when("Retain", "RetainVolumes", "true")
 	s3 := p.when("WithS3", "RecordingsStorage", "S3")
+	alarms := p.given("WithAlarms", p.text("AlarmTopicArn"))
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
 		VpcId:                 p.text("OpenViduVPC"),
@@ -170,6 +173,19 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		Fleet:             media,
 		Condition:         turn,
 	})
+	constructs.NewClusterAlarms(stack, jsii.String("Alarm"), &constructs.ClusterAlarmsProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
+		Turn:         endpoint,
+		Topic:        awssns.Topic_FromTopicArn(stack, jsii.String("AlarmTopic"), p.text("AlarmTopicArn")),
+		Condition:    alarms,
+	})
+	constructs.NewClusterDashboard(stack, jsii.String("Monitoring"), &constructs.ClusterDashboardProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
+	})
 
 	for _, nodes := range []struct {
 		name string
@@ -184,6 +200,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 			Description: jsii.String("SSH"),
 		})
 		rule.CfnOptions().SetCondition(ssh)
+		compliance.Accept(rule, "The range is a parameter: closed by default, and who opens it chooses who may connect.",
+			"AwsSolutions-EC23", "NIST.800.53.R5-EC2RestrictedSSH", "NIST.800.53.R5-EC2RestrictedCommonPorts")
 	}
 
 	newOutputs(stack, preflight, masters, balancer, endpoint, turn)

@@ -68,6 +68,7 @@ var form = []struct {
 	{"VPC configuration", []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets"}},
 	{"(Optional) TURN server configuration with TLS", []string{"TurnDomainName", "TurnCertificateARN"}},
 	{"Volumes configuration", []string{"RetainVolumes", "DiskSize"}},
+	{"(Optional) Monitoring configuration", []string{"AlarmTopicArn"}},
 }
 
 func TestFormHasTheSectionsAndLabels(t *testing.T) {
@@ -118,6 +119,7 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 		"TurnCertificateARN":        {"String", ""},
 		"RetainVolumes":             {"String", "true"},
 		"DiskSize":                  {"Number", 100.0},
+		"AlarmTopicArn":             {"String", ""},
 	} {
 		parameter, _ := synthesized.Section("Parameters")[name].(map[string]any)
 		value, ok := parameter["Default"]
@@ -141,6 +143,7 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 // triedValues are what patterns and ranges of parameters take and refuse; docs/refused-input.md tells the bad ones.
 func triedValues() []tried {
 	arn := "arn:aws:acm:eu-west-1:123456789012:certificate/0f1e2d3c-1111-2222-3333-444455556666"
+	topic := "arn:aws:sns:eu-west-1:123456789012:On-call_2"
 	return []tried{
 		{"DomainName", []string{"openvidu.example.com", "a.io", "x-1.y-2.example.co.uk"}, []string{"", "localhost", "https://a.io", "a..io", "-a.io", "a.io/", "a b.io", "*.a.io", "10.0.0.1", longDomain}},
 		{"TurnDomainName", []string{"", "turn.example.com"}, []string{"localhost", "turn.example.com,", longDomain}},
@@ -158,6 +161,8 @@ func triedValues() []tried {
 		{"MaxNumberOfMediaNodes", []string{"1", "100"}, []string{"0"}},
 		{"ScaleTargetCPU", []string{"1", "50", "100"}, []string{"0", "101"}},
 		{"DiskSize", []string{"50", "100", "16384"}, []string{"49", "0", "65537"}},
+		{"AlarmTopicArn", []string{"", topic, strings.Replace(topic, "aws", "aws-cn", 1), strings.Replace(topic, "aws", "aws-us-gov", 1)},
+			[]string{" ", "ops", topic + ".fifo", topic + ":0f1e2d3c-1111-2222-3333-444455556666", "arn:aws:sqs:eu-west-1:123456789012:ops", topic + "," + topic}},
 	}
 }
 
@@ -426,8 +431,9 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 	for _, turn := range []bool{false, true} {
 		for _, retain := range []string{"true", "false"} {
 			for _, ssh := range []string{"", "10.0.0.0/8"} {
-				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s", turn, retain, ssh), func(t *testing.T) {
-					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh}
+				topic := map[string]string{"": "arn:topic"}[ssh] // with and without alarms, beside each of the others
+				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s topic=%s", turn, retain, ssh, topic), func(t *testing.T) {
+					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh, "AlarmTopicArn": topic}
 					if turn {
 						maps.Copy(parameters, withTurn)
 					}
@@ -447,6 +453,13 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 					groups := cfn.List(d.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
 					if len(groups) != balancers {
 						t.Errorf("the fleet is in target groups %v", groups)
+					}
+					alarms := 0
+					if topic != "" {
+						alarms = 4 + balancers // a certificate for each load balancer
+					}
+					if got := count["AWS::CloudWatch::Alarm"]; got != alarms {
+						t.Errorf("%d alarms, want %d", got, alarms)
 					}
 					want := map[string]string{"true": "RetainExceptOnCreate", "false": "Delete"}[retain]
 					var volumes []string
@@ -472,6 +485,37 @@ func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+func TestAlarmsTellTheTopicAndTheDashboardFollowsTheParameters(t *testing.T) {
+	parameters := with(map[string]any{"AlarmTopicArn": "arn:topic", "ScaleTargetCPU": 65.0})
+	maps.Copy(parameters, withTurn)
+	d := deploy(t, parameters, nil)
+	watched := map[string]bool{}
+	for id, alarm := range d.OfType("AWS::CloudWatch::Alarm") {
+		if !reflect.DeepEqual(alarm["AlarmActions"], []any{"arn:topic"}) {
+			t.Errorf("%s tells %v", id, alarm["AlarmActions"])
+		}
+		for _, dimension := range cfn.List(alarm["Dimensions"]) {
+			watched[fmt.Sprint(cfn.At(dimension, "Name"), "=", cfn.At(dimension, "Value"))] = true
+		}
+	}
+	want := []string{"CertificateArn=arn:main", "CertificateArn=arn:turn", fmt.Sprint("Cluster=", d.Values["AWS::StackId"], "/Master"),
+		"LoadBalancer=MainLoadBalancer.LoadBalancerFullName", "TargetGroup=MainMasters.TargetGroupFullName", "TargetGroup=MainRtmp.TargetGroupFullName"}
+	if got := slices.Sorted(maps.Keys(watched)); !slices.Equal(got, want) {
+		t.Errorf("alarms watch %v, want %v", got, want)
+	}
+	for topic, region := range map[string]string{"": "cn-north-1", "arn:topic": "us-gov-west-1"} {
+		d := deploy(t, with(map[string]any{"AlarmTopicArn": topic, "ScaleTargetCPU": 65.0, "AWS::Region": region}), nil)
+		body, _ := d.OfType("AWS::CloudWatch::Dashboard")["MonitoringDashboard"]["DashboardBody"].(string)
+		var dashboard any
+		if err := json.Unmarshal([]byte(body), &dashboard); err != nil {
+			t.Errorf("%v: %s", err, body)
+		}
+		if strings.Count(body, `"region":"`+region+`"`) != 4 || !strings.Contains(body, `"value":65`) {
+			t.Errorf("dashboard in %s: %s", region, body)
 		}
 	}
 }
@@ -560,13 +604,13 @@ func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 	named := regexp.MustCompile(`^(Name|[A-Z][A-Za-z]*Name)$`)
 	// Names that are no physical names of resources: of devices, hooks inside a group, statements inside a role, metrics,
 	// keys, images and domains; and references to what has a name.
-	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName", "FunctionName", "DomainName", "TurnDomainName"}
+	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName", "FunctionName", "DomainName", "TurnDomainName", "MetricName"}
 	var walk func(path string, value any)
 	walk = func(path string, value any) {
 		switch v := value.(type) {
 		case map[string]any:
 			for key, element := range v {
-				if named.MatchString(key) && !slices.Contains(allowed, key) {
+				if named.MatchString(key) && !slices.Contains(allowed, key) && path+key != strings.Split(path, "/")[0]+"/DimensionsName" {
 					t.Errorf("%s/%s is %v", path, key, element)
 				}
 				walk(path+"/"+key, element)

@@ -25,10 +25,12 @@ const (
 	sectionVolumes = "Volumes configuration"
 	sectionS3      = "(Optional) Recordings in S3"
 	sectionRestore = "(Optional) Restore from snapshots"
+	sectionAlarms  = "(Optional) Monitoring configuration"
 
 	domainLength = 253 // of a name in DNS, in characters
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	topicPattern       = `arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
 	cidrPattern         = `^$|^(([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])/([0-9]|[12][0-9]|3[0-2])$`
@@ -183,6 +185,13 @@ var parameterTable = []parameter{
 		Default:               "",
 		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+$`),
 		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
+	}},
+
+	{sectionAlarms, "AlarmTopicArn", "Alarm topic ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Standard SNS topic of this region that is told of lost nodes, full volumes, long drains and expiring certificates. Empty: no alarms."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + topicPattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of a standard SNS topic, or nothing."),
 	}},
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // MasterNodes is the number of Master Nodes: always four, OpenVidu High Availability knows no other.
@@ -208,6 +209,10 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		c.nodes.role.AddManagedPolicy(buckets.policy())
 	}
 
+	compliance.Accept(c.nodes.role, "Instances with the cluster's tag alone, by a condition: no id is known before.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:*:*:instance/*]")
+	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
+
 	header := append(c.nodes.header(c, c, props.InstanceProps),
 		bootstrap.List("ENI_IDS", values(enis)...),
 		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
@@ -247,6 +252,8 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		}
 		c.nodes.tagGroup(g, awscdk.Fn_Sub(jsii.String(fmt.Sprint("${AWS::StackName} Master Node ", i+1)), nil))
 		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
+		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
+			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 		c.groups = append(c.groups, g)
 	}
 	c.nodes.waitFor(c, MasterNodes, c.groups...)

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -72,6 +73,7 @@ type MediaFleet interface {
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
 	securityGroup() awsec2.SecurityGroup
 	turnDomainName() string
+	targetCpu() *float64
 }
 
 type mediaFleet struct {
@@ -80,6 +82,7 @@ type mediaFleet struct {
 	nodes    node
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
+	cpu      float64
 }
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
@@ -101,7 +104,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	wrong.report(scope, id)
 
-	f := &mediaFleet{masters: props.Masters}
+	f := &mediaFleet{masters: props.Masters, cpu: or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)}
 	constructs.NewConstruct_Override(f, scope, id)
 	masters := props.Masters
 	shared := masters.SharedInfo()
@@ -117,6 +120,8 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		Resources:  jsii.Strings("*"),
 		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
 	}))
+
+	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
 
 	if buckets := masters.buckets(); buckets != nil {
 		f.nodes.role.AddManagedPolicy(buckets.policy())
@@ -150,9 +155,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		hooks = append(hooks, f.newWarmPool(size))
 	}
 	resource.AddPropertyOverride(jsii.String("LifecycleHookSpecificationList"), hooks)
+	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
+		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
-		TargetUtilizationPercent: jsii.Number(or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)),
+		TargetUtilizationPercent: &f.cpu,
 	})
 	f.nodes.waitFor(f, 1, f.fleet)
 	return f
@@ -199,6 +206,7 @@ func (f *mediaFleet) ToString() *string                      { return f.Node().P
 
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
 func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
+func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

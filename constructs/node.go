@@ -12,6 +12,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -23,10 +24,6 @@ const (
 	DefaultRootDeviceName = "/dev/xvda"
 	// DefaultInstallerUrl is OpenVidu's bucket over TLS; the documentation's http address serves the same files.
 	DefaultInstallerUrl = "https://s3.eu-west-1.amazonaws.com/get.openvidu.io/pro/ha"
-
-	// MetricNamespace in CloudWatch of what the nodes measure, with the dimension Cluster: disk_used_percent of the fullest
-	// disk (Percent, Maximum) and DrainMinutes of a Media Node that drains (Count).
-	MetricNamespace = "OpenVidu"
 
 	// clusterTag names the cluster on everything that belongs to it. IAM policies rely on it.
 	clusterTag = "OpenViduCluster"
@@ -87,13 +84,15 @@ type node struct {
 // newNode makes role and wait condition handle: all that the launch template depends on.
 func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, shared SharedInfo) node {
 	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
+	compliance.Accept(role, "What Session Manager needs is AWS's to say.",
+		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonSSMManagedInstanceCore]")
 	policy.AddStatements(
 		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
 		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
 		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 			Actions:    jsii.Strings("cloudwatch:PutMetricData"),
 			Resources:  jsii.Strings("*"), // cannot be limited to a resource
-			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": MetricNamespace}},
+			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": metricNamespace}},
 		}))
 	if key := shared.Secret().EncryptionKey(); key != nil {
 		key.GrantDecrypt(role)
@@ -114,7 +113,6 @@ func (n node) header(scope constructs.Construct, masters MasterCluster, props In
 		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
 		bootstrap.Value("URL_SUFFIX", *awscdk.Aws_URL_SUFFIX()),
 		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
-		bootstrap.Value("CLUSTER", *n.clusterTag),
 		bootstrap.Value("SECRET_ARN", *masters.SharedInfo().Secret().SecretArn()),
 		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
 		bootstrap.Value("WAIT_URL", *n.handle.Ref()),
@@ -191,7 +189,7 @@ func script(scope constructs.Construct, name, text string) *string {
 // waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be
 // updated, so nothing that a user may change reaches one.
 func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautoscaling.AutoScalingGroup) {
-	wait := awscdk.NewCfnWaitCondition(scope, jsii.String("AllReady"), &awscdk.CfnWaitConditionProps{
+	wait := awscdk.NewCfnWaitCondition(scope, jsii.String(allReadyId), &awscdk.CfnWaitConditionProps{
 		Handle:  n.handle.Ref(),
 		Count:   jsii.Number(count),
 		Timeout: numberText(readyTimeoutSeconds),
@@ -201,10 +199,18 @@ func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautosc
 	}
 }
 
+const allReadyId = "AllReady"
+
+// allReady is the resource that is there when the nodes of a MasterCluster or a MediaFleet have reported for the first time.
+func allReady(nodes constructs.Construct) awscdk.CfnResource {
+	return nodes.Node().FindChild(jsii.String(allReadyId)).(awscdk.CfnResource)
+}
+
 // tagGroup tags the group and its instances.
 func (n node) tagGroup(group awsautoscaling.AutoScalingGroup, name *string) {
 	awscdk.Tags_Of(group).Add(jsii.String("Name"), name, nil)
 	awscdk.Tags_Of(group).Add(jsii.String(clusterTag), n.clusterTag, nil)
+	compliance.Accept(group, "ClusterAlarms tells of nodes that are missing; each launch and end is in the activity of the group.", "AwsSolutions-AS3")
 }
 
 // MachineImageFromId is an image that is known by its id alone, such as the value of a parameter.

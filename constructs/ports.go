@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // peer is who may connect, or to whom.
@@ -180,14 +182,19 @@ func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, desc
 		AllowAllOutbound:     &isNode,
 		AllowAllIpv6Outbound: &isNode,
 	})
+	public := false
 	for _, p := range ports {
 		if p.to != of || p.from != anyone {
 			continue
 		}
+		public = true
 		group.AddIngressRule(awsec2.Peer_AnyIpv4(), p.connection(), &p.use, nil)
 		if ipv6 {
 			group.AddIngressRule(awsec2.Peer_AnyIpv6(), p.connection(), &p.use, nil)
 		}
+	}
+	if public {
+		compliance.Accept(group, "Clients connect from anywhere, to the ports that OpenVidu documents.", "AwsSolutions-EC23")
 	}
 	return group
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // PreflightProps are the properties of Preflight: the parameters of a template, as only CloudFormation knows them. Messages
@@ -100,6 +101,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
 			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"))
+	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 	// The names are those of the parameters: the function's messages tell them.
 	p.checks = newCustomResource(p, "Checks", "Custom::OpenViduPreflight", function, map[string]any{
 		"OpenViduVPC":               props.VpcId,

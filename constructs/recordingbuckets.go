@@ -81,12 +81,11 @@ func (b *recordingBuckets) newBucket(id, given string) *string {
 		name = made.BucketName()
 		when := b.when
 		if given != "" {
-			unnamed := awscdk.Fn_ConditionEquals(given, "")
-			if when != nil {
-				unnamed = awscdk.Fn_ConditionAnd(when, unnamed)
+			unnamed := awscdk.NewCfnCondition(b, jsii.String("No"+id), &awscdk.CfnConditionProps{Expression: awscdk.Fn_ConditionEquals(given, "")})
+			name = awscdk.Fn_ConditionIf(unnamed.LogicalId(), name, given).ToString()
+			if when = unnamed; b.when != nil {
+				when = awscdk.NewCfnCondition(b, jsii.String("New"+id), &awscdk.CfnConditionProps{Expression: awscdk.Fn_ConditionAnd(b.when, unnamed)})
 			}
-			when = awscdk.NewCfnCondition(b, jsii.String("New"+id), &awscdk.CfnConditionProps{Expression: unnamed})
-			name = awscdk.Fn_ConditionIf(when.LogicalId(), name, given).ToString()
 		}
 		for _, child := range *made.Node().FindAll(constructs.ConstructOrder_PREORDER) {
 			if resource, ok := child.(awscdk.CfnResource); ok {

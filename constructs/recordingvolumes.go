@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // RecordingVolumesProps are the properties of RecordingVolumes.
@@ -81,6 +83,8 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 
 	v := &recordingVolumes{size: size, key: props.EncryptionKey}
 	constructs.NewConstruct_Override(v, scope, id)
+
+	compliance.Accept(v, "Plans of AWS Backup are the account's; they may select these volumes.", "NIST.800.53.R5-EC2EBSInBackupPlan")
 
 	policy := props.RemovalPolicy
 	if policy == "" || policy == awscdk.RemovalPolicy_RETAIN {

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -49,6 +50,11 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 		Description:   jsii.String("OpenVidu High Availability: URLs and credentials"),
 		EncryptionKey: props.SecretEncryptionKey,
 	})
+	compliance.Accept(s.secret, "The databases keep the passwords that they were made with: a rotated secret would lock the cluster out.",
+		"AwsSolutions-SMG4", "NIST.800.53.R5-SecretsManagerRotationEnabled")
+	if props.SecretEncryptionKey == nil {
+		compliance.Accept(s.secret, "The account's key, unless SecretEncryptionKey is given.", "NIST.800.53.R5-SecretsManagerUsingKMSKey")
+	}
 	// Neither a value nor a generator: a template that holds one would overwrite the whole secret when it changes.
 	s.secret.Node().DefaultChild().(awscdk.CfnResource).AddPropertyDeletionOverride(jsii.String("GenerateSecretString"))
 

@@ -51,6 +51,17 @@ func (p *problems) each(prop string, list *[]*string, count int) {
 	}
 }
 
+// otherStack reports a construct of another stack than the one that is being made: a cluster's id is its stack's.
+func (p *problems) otherStack(scope constructs.Construct, prop string, given constructs.Construct) {
+	if given == nil {
+		return
+	}
+	theirs, own := *awscdk.Stack_Of(given).Node().Path(), *awscdk.Stack_Of(scope).Node().Path()
+	if theirs != own {
+		p.add("%s is in stack %s, not in %s: make both in one stack", prop, theirs, own)
+	}
+}
+
 // report panics once with all problems, named after the construct that is being made.
 func (p *problems) report(scope constructs.Construct, id *string) {
 	if len(*p) == 0 {

@@ -12,6 +12,7 @@ IMDS=http://169.254.169.254/latest
 STEP=start
 NODE=node
 INSTANCE_ID=
+CLUSTER=
 SECRET=
 
 # All words go to stderr, so that $(…) never swallows the reason of a failure.
@@ -139,6 +140,7 @@ install_units() {
 
 identify() {
   INSTANCE_ID=$(retry 60 5 imds instance-id)
+  CLUSTER=$(retry 60 5 imds tags/instance/OpenViduCluster)
   # shellcheck disable=SC1091
   OS=$(. /etc/os-release && echo "$ID-$VERSION_ID")
   case $OS in

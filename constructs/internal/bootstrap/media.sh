@@ -118,6 +118,7 @@ drain() {
   say '== drain'
   timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
   until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
+  CLUSTER=$(retry 5 5 imds tags/instance/OpenViduCluster)
   local beat=0
   while live; do
     # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
