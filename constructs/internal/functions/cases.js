@@ -111,6 +111,8 @@ const preflight = [
     refused: `OpenViduCertificateARN: '${ARN}/wildcard' covers *.example.com, not DomainName a.b.example.com; choose one that does.` },
   { name: 'a wildcard certificate for a domain that merely ends like it', now: { OpenViduCertificateARN: `${ARN}/wildcard`, DomainName: 'a.myexample.com' },
     refused: `OpenViduCertificateARN: '${ARN}/wildcard' covers *.example.com, not DomainName a.myexample.com; choose one that does.` },
+  { name: 'a certificate for a name of one letter in the same domain', now: { OpenViduCertificateARN: `${ARN}/letter` },
+    refused: `OpenViduCertificateARN: '${ARN}/letter' covers v.example.com, not DomainName video.example.com; choose one that does.` },
   { name: 'TURN with its certificate', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` } },
   { name: 'a TURN certificate for another domain', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/issued` },
     refused: `TurnCertificateARN: '${ARN}/issued' covers video.example.com, www.example.com, not TurnDomainName turn.example.com; choose one that does.` },

@@ -48,8 +48,9 @@ const fakeRequire = (send, missing) => (name) => {
 // A function of its own for the test t. aws has a method for each call that may be made, by the name of the call; nothing of
 // what is confidential may be logged or answered.
 const start = async (t, file, aws, confidential = new Set(), missing = undefined) => {
-  const world = { calls: [], log: '', puts: [], refuse: [], speed: 1 };
-  // refuse holds how CloudFormation receives the next answers (0: not at all), speed makes the function's time run faster.
+  const world = { calls: [], log: '', puts: [], refuse: [], pause: 1, patience: 1, waits: [] };
+  // refuse holds how CloudFormation receives the next answers (0: not at all). Pauses and patience of the function are cut to
+  // these parts; waits are the milliseconds that it asked for.
   const send = async (call, input) => {
     world.calls.push({ call, input });
     if (!aws[call]) throw new Error(`${call} was not expected`);
@@ -69,12 +70,18 @@ const start = async (t, file, aws, confidential = new Set(), missing = undefined
     module,
     require: fakeRequire(send, missing),
     console,
-    AbortSignal: { timeout: (ms) => AbortSignal.timeout(world.speed === 1 ? ms : Math.round(ms / world.speed)) },
+    AbortSignal: {
+      timeout: (ms) => {
+        world.waits.push(ms);
+        return AbortSignal.timeout(world.patience === 1 ? ms : Math.ceil(ms * world.patience));
+      },
+    },
     setTimeout: (callback, ms) => {
+      world.waits.push(ms);
       const timer = setTimeout(() => {
         timers.delete(timer);
         callback();
-      }, ms / world.speed);
+      }, ms * world.pause);
       timers.add(timer);
       return timer;
     },
@@ -249,14 +256,14 @@ const testFrame = (test, file, create, aws, slow) => {
     test(`an answer of ${outcome} that is refused or cut off twice is sent a third time`, async (t) => {
       const world = await start(t, file, calls());
       world.refuse = [503, 0];
-      world.speed = 50;
+      world.pause = 0.01;
       assert.equal((await world.invoke(create())).Status, outcome);
     });
 
     test(`an answer of ${outcome} that is refused three times makes the handler throw, so that Lambda repeats it`, async (t) => {
       const world = await start(t, file, calls());
       world.refuse = [403, 403, 403];
-      world.speed = 50;
+      world.pause = 0.01;
       await assert.rejects(world.invoke(create()), /^Error: CloudFormation: 403$/);
       assert.equal(JSON.parse(world.puts[2].body).Status, outcome);
       assert.equal((await world.invoke(create())).Status, outcome);
@@ -265,13 +272,14 @@ const testFrame = (test, file, create, aws, slow) => {
 
   test('an answer that is never received is given up in time', { timeout: 15000 }, async (t) => {
     const world = await start(t, file, aws());
-    world.speed = 10;
+    Object.assign(world, { pause: 0.01, patience: 0.04 });
     const silent = createServer(() => {}).listen(0, '127.0.0.1');
     await once(silent, 'listening');
     t.after(() => { silent.close(); silent.closeAllConnections(); });
-    const begin = Date.now();
-    await assert.rejects(world.invoke({ ...create(), ResponseURL: `http://127.0.0.1:${silent.address().port}/` }));
-    assert.ok((Date.now() - begin) * world.speed < 10000, 'Lambda would have ended the function');
+    const ResponseURL = `http://127.0.0.1:${silent.address().port}/`;
+    await assert.rejects(world.invoke({ ...create(), RequestType: 'Delete', ResponseURL }));
+    const waited = world.waits.reduce((sum, ms) => sum + ms);
+    assert.ok(waited > 5000 && waited < 10000, `Lambda ends the function after 10 s: ${world.waits}`);
   });
 };
 

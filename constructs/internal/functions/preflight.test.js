@@ -59,6 +59,7 @@ const certificate = (names, Status = 'ISSUED', expires = '2099-01-01') => ({
 const CERTIFICATES = {
   issued: certificate(['video.example.com', 'www.example.com']),
   wildcard: certificate(['*.example.com']),
+  letter: certificate(['v.example.com']),
   pending: certificate(['video.example.com'], 'PENDING_VALIDATION'),
   expired: certificate(['video.example.com'], 'EXPIRED', '2020-02-03'),
   'expired-net': certificate(['video.example.net'], 'ISSUED', '2020-02-03'),
