@@ -1,7 +1,18 @@
-.PHONY: help synth test bench lab
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help synth test bench lab deploy publish upgrade-notes schemas lint fmt vuln
+
+# The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+# shfmt comes from the module that the tests parse scripts with.
+SHFMT = go run mvdan.cc/sh/v3/cmd/shfmt@$$(go list -m -f '{{.Version}}' mvdan.cc/sh/v3)
+# The CDK CLI as README.md has it.
+CDK := $(shell grep -om1 'npx --yes aws-cdk@[0-9.]*' README.md)
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 synth: ## write cdk.out/OpenViduHA.template.json
 	go run .
@@ -15,3 +26,35 @@ bench: ## time and memory of a synthesis, compared with an empty CDK app
 lab: ## boot the synthesized template on this machine (root, moto; see README.md)
 	go run .
 	cd lab && go test -count=1 -timeout 30m .
+
+# The licence key is asked for, so that it stays out of files and of the shell's history.
+deploy: ## cdk deploy with the values of a file: PARAMETERS=my.json (see docs/parameters.example.json) [FLAGS=--no-rollback]
+	@jq -e .Parameters '$(PARAMETERS)' >/dev/null || { echo "PARAMETERS='$(PARAMETERS)': give a JSON file like docs/parameters.example.json" >&2; exit 1; }
+	@mapfile -t values < <(jq -r '.Parameters | to_entries[] | "\(.key)=\(.value)"' '$(PARAMETERS)'); \
+	read -rsp 'Licence key (none: keep the one that the stack has): ' license; echo; \
+	[[ -z $$license ]] || values+=("OpenViduLicense=$$license"); \
+	$(CDK) deploy $(FLAGS) "$${values[@]/#/--parameters=}"
+
+publish: ## upload the template for others: BUCKET=name [PREFIX=path] [ENDPOINT=url] [PARAMETERS=my.json]
+	go run . && go run ./internal/publish -bucket '$(BUCKET)' -prefix '$(PREFIX)' -endpoint '$(ENDPOINT)' -parameters '$(PARAMETERS)'
+
+upgrade-notes: ## what an update does to each resource: [FROM=template.json, else the newest in testdata/released]
+	@go run ./internal/upgrade $(FROM)
+
+schemas: ## renew what upgrade-notes knows of CloudFormation (needs python3 with cfn-lint)
+	go run .
+	python3 internal/upgrade/schemas.py cdk.out/OpenViduHA.template.json >internal/upgrade/replacing.json.new
+	mv internal/upgrade/replacing.json.new internal/upgrade/replacing.json
+
+lint: ## golangci-lint on the Go code, shfmt on the scripts
+	$(GOLANGCI_LINT) run ./...
+	cd lab && $(GOLANGCI_LINT) run ./...
+	$(SHFMT) -d .ci constructs lab
+
+fmt: ## format Go code and scripts
+	gofmt -w .
+	$(SHFMT) -w .ci constructs lab
+
+vuln: ## known vulnerabilities in the dependencies (needs the internet: vuln.go.dev)
+	$(GOVULNCHECK) ./...
+	cd lab && $(GOVULNCHECK) ./...

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/openvidu-ha/openvidu-ha/constructs"
 	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
+	"github.com/openvidu-ha/openvidu-ha/internal/partition"
 )
 
 func main() {
@@ -50,11 +52,12 @@ func newApp(outdir string) awscdk.App {
 // newStack is the cluster as a template with parameters.
 func newStack(app awscdk.App, id string) awscdk.Stack {
 	stack := awscdk.NewStack(app, &id, &awscdk.StackProps{
-		Description:                 jsii.String("OpenVidu High Availability: four Master Nodes, a scaling fleet of Media Nodes"),
+		Description:                 jsii.String("OpenVidu High Availability " + version),
 		Synthesizer:                 awscdk.NewLegacyStackSynthesizer(), // no assets, hence no bootstrapped account
 		SuppressTemplateIndentation: jsii.Bool(true),
 	})
 	p := newParameters(stack)
+	stack.AddMetadata(jsii.String("OpenViduHA"), map[string]any{"Version": version})
 
 	vpc := awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 		VpcId:             p.text("OpenViduVPC"),
@@ -220,6 +223,9 @@ var documentedIds = map[string]string{
 	"MasterASG4ASG":       "OpenViduMasterNodeASG4",
 }
 
+// ownIds are those whose prefix keeps them apart from what else a program has in its stack; here is nothing else.
+var ownIds = map[string]string{"OpenViduBoot": "Boot", "OpenViduInChina": "InChina"}
+
 // nameElements gives every element the path of its construct as its logical id, without the hash that the CDK appends:
 // readers of stack events see plain names, and the template loses two kilobytes.
 func nameElements(stack awscdk.Stack) {
@@ -234,9 +240,7 @@ func nameElements(stack awscdk.Stack) {
 				name += part
 			}
 		}
-		if documented, ok := documentedIds[name]; ok {
-			name = documented
-		}
+		name = cmp.Or(documentedIds[name], ownIds[name], name)
 		element.OverrideLogicalId(&name)
 	}
 }
@@ -266,21 +270,19 @@ func newOutputs(stack awscdk.Stack, preflight constructs.Preflight, masters cons
 	})
 }
 
-// consoleDomain of the partition; those that are not listed have the console of the commercial one.
+// consoleDomain of the partition that the stack is in.
 func consoleDomain(stack awscdk.Stack) *string {
-	domain := "console.aws.amazon.com"
-	for _, partition := range []struct{ condition, name, domain string }{
-		{"InEurope", "aws-eusc", "console.amazonaws-eusc.eu"},
-		{"InGovCloud", "aws-us-gov", "console.amazonaws-us-gov.com"},
-		{"InChina", "aws-cn", "console.amazonaws.cn"},
-	} {
-		condition, ok := stack.Node().TryFindChild(&partition.condition).(awscdk.CfnCondition)
+	conditions := map[string]string{"aws-eusc": "InEurope", "aws-us-gov": "InGovCloud", "aws-cn": "OpenViduInChina"}
+	domain := partition.Commercial.Console
+	for _, other := range partition.Others {
+		id := conditions[other.Name]
+		condition, ok := stack.Node().TryFindChild(&id).(awscdk.CfnCondition)
 		if !ok {
-			condition = awscdk.NewCfnCondition(stack, &partition.condition, &awscdk.CfnConditionProps{
-				Expression: awscdk.Fn_ConditionEquals(awscdk.Aws_PARTITION(), partition.name),
+			condition = awscdk.NewCfnCondition(stack, &id, &awscdk.CfnConditionProps{
+				Expression: awscdk.Fn_ConditionEquals(awscdk.Aws_PARTITION(), other.Name),
 			})
 		}
-		domain = *awscdk.Fn_ConditionIf(condition.LogicalId(), partition.domain, domain).ToString()
+		domain = *awscdk.Fn_ConditionIf(condition.LogicalId(), other.Console, domain).ToString()
 	}
 	return &domain
 }

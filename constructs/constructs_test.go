@@ -44,15 +44,19 @@ func newProgram(t *testing.T, zones ...string) *program {
 	stack := awscdk.NewStack(app, jsii.String("Own"), &awscdk.StackProps{Env: &awscdk.Environment{
 		Account: jsii.String("123456789012"), Region: jsii.String("eu-west-1"),
 	}})
+	return &program{t, dir, app, stack, importVpc(stack, zones...), nil}
+}
+
+// importVpc with a public subnet in each zone.
+func importVpc(stack awscdk.Stack, zones ...string) awsec2.IVpc {
 	var names, subnets []*string
 	for _, zone := range zones {
 		names = append(names, jsii.String("eu-west-1"+zone))
 		subnets = append(subnets, jsii.String("subnet-"+zone))
 	}
-	vpc := awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
+	return awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 		VpcId: jsii.String("vpc-1"), AvailabilityZones: &names, PublicSubnetIds: &subnets,
 	})
-	return &program{t, dir, app, stack, vpc, nil}
 }
 
 func (p *program) masterProps() *constructs.MasterClusterProps {
@@ -84,6 +88,7 @@ type resource struct {
 	DependsOn      any
 	DeletionPolicy string
 	Condition      string
+	Metadata       map[string]any
 }
 
 // resources synthesizes and gives the resources of a stack.
@@ -105,6 +110,12 @@ type template struct {
 func (p *program) template(stack string) template {
 	p.t.Helper()
 	p.app.Synth(nil)
+	return p.read(stack)
+}
+
+// read what was synthesized.
+func (p *program) read(stack string) template {
+	p.t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, stack+".template.json"))
 	if err != nil {
 		p.t.Fatal(err)

@@ -109,7 +109,7 @@ func newTlsListener(balancer nlb.NetworkLoadBalancer, id string, port int, certi
 
 // chinaCondition stands once in the stack.
 func chinaCondition(scope constructs.Construct) awscdk.CfnCondition {
-	const id = "InChina"
+	const id = "OpenViduInChina"
 	stack := awscdk.Stack_Of(scope)
 	if condition, ok := stack.Node().TryFindChild(jsii.String(id)).(awscdk.CfnCondition); ok {
 		return condition

@@ -176,7 +176,7 @@ func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, 
 
 // script stands once in the stack, in a mapping, however many nodes and clusters refer to it.
 func script(scope constructs.Construct, name, text string) *string {
-	const id = "Boot"
+	const id = "OpenViduBoot"
 	stack := awscdk.Stack_Of(scope)
 	mapping, ok := stack.Node().TryFindChild(jsii.String(id)).(awscdk.CfnMapping)
 	if !ok {

@@ -29,7 +29,7 @@ type PreflightProps struct {
 	// ImageId of the nodes (AmiId). Required.
 	ImageId *string
 	// MasterRootVolumeSize and MediaRootVolumeSize of the nodes, in GiB (MasterNodeRootVolumeSize, MediaNodeRootVolumeSize).
-	// Required.
+	// Default: 50.
 	MasterRootVolumeSize, MediaRootVolumeSize *float64
 	// MasterInstanceType and MediaInstanceType of the nodes (MasterNodeInstanceType, MediaNodeInstanceType). Required.
 	MasterInstanceType, MediaInstanceType *string
@@ -109,8 +109,8 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"OpenViduMediaNodeSubnets":  props.MediaSubnetIds,
 		"LoadBalancerSubnets":       props.LoadBalancerSubnetIds,
 		"AmiId":                     props.ImageId,
-		"MasterNodeRootVolumeSize":  props.MasterRootVolumeSize,
-		"MediaNodeRootVolumeSize":   props.MediaRootVolumeSize,
+		"MasterNodeRootVolumeSize":  or(props.MasterRootVolumeSize, DefaultRootVolumeSize),
+		"MediaNodeRootVolumeSize":   or(props.MediaRootVolumeSize, DefaultRootVolumeSize),
 		"MasterNodeInstanceType":    props.MasterInstanceType,
 		"MediaNodeInstanceType":     props.MediaInstanceType,
 		"InitialNumberOfMediaNodes": props.InitialCapacity,

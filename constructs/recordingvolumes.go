@@ -115,6 +115,9 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 				resource.SetSnapshotId((*props.SnapshotIds)[i])
 			}
 			v.made[i] = append(v.made[i], resource)
+			awscdk.Validations_Of(resource).Acknowledge(&awscdk.Acknowledgment{
+				Id: jsii.String("CloudFormation-Validate::W3010"), Reason: jsii.String("The zone is the slot's subnet's."),
+			})
 			resource.ApplyRemovalPolicy(policy, nil)
 			// Whatever replaces a volume, the old one and its data stay.
 			resource.CfnOptions().SetUpdateReplacePolicy(awscdk.CfnDeletionPolicy_RETAIN)

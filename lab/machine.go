@@ -15,6 +15,7 @@ import (
 // Distribution is what a node's image is.
 type Distribution string
 
+// The distributions, as ID and VERSION_ID of /etc/os-release.
 const (
 	AmazonLinux Distribution = "amzn 2023"
 	Ubuntu22    Distribution = "ubuntu 22.04"

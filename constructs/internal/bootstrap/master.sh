@@ -22,9 +22,9 @@ take_slot() {
   GROUP=${slot#* }
   slot=${slot% *}
   NODE=master-$slot
-  ENI_ID=${ENI_IDS[slot - 1]}
-  VOLUME_ID=${VOLUME_IDS[slot - 1]}
-  FIXED_IP=${MASTER_IPS[slot - 1]}
+  ENI_ID=${ENI_IDS[slot-1]}
+  VOLUME_ID=${VOLUME_IDS[slot-1]}
+  FIXED_IP=${MASTER_IPS[slot-1]}
   DEVICE=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME_ID/-/}
 }
 
