@@ -1,7 +1,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help synth test bench lab deploy publish upgrade-notes schemas lint fmt vuln
+.PHONY: help synth test bench lab lab-breaks deploy publish upgrade-notes schemas lint fmt vuln
 
 # The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -23,9 +23,13 @@ test: ## run all tests
 bench: ## time and memory of a synthesis, compared with an empty CDK app
 	go test -run '^$$' -bench . -benchtime 7x .
 
-lab: ## boot the synthesized template on this machine (root, moto; see README.md)
+lab: ## boot the synthesized template on this machine (root, moto; see docs/lab.md)
 	go run .
-	cd lab && go test -count=1 -timeout 30m .
+	cd lab && go test -count=1 -timeout 30m
+
+lab-breaks: ## spoil the template on purpose and see the lab fail
+	go run .
+	cd lab && go run ./breaks
 
 # The licence key is asked for, so that it stays out of files and of the shell's history.
 deploy: ## cdk deploy with the values of a file: PARAMETERS=my.json (see docs/parameters.example.json) [FLAGS=--no-rollback]

@@ -1,5 +1,19 @@
 // Package lab boots a synthesized template on one Linux machine: network namespaces for nodes, loop devices for volumes,
 // a moto server behind a front of its own for AWS.
+//
+// A scenario is a test that calls scenario (lab_test.go). It gets a [Stack] of its own and runs beside others: all that it
+// changes (faults, signals, calls, volumes) belongs to its stack. It asks for a state with eventually, never sleeps for one.
+// What every scenario must keep (no secret told, no call cut, nothing asked of AWS that a role forbids) is checked at its end.
+//
+//	func TestSomething(t *testing.T) {
+//		scenario(t, Options{Masters: 1}, map[string]any{"DiskSize": 60}, func(t *testing.T, s *Stack) {
+//			ready(t, s, 1)                                            // slot 1 has told CloudFormation so
+//			s.Fault(func(who, action string) (int, string) { … })    // AWS fails
+//			err := s.Update(map[string]any{"DomainName": "new.example.com"}) // as CloudFormation updates a stack
+//			answer := s.Invoke("MasterInfoFill", Event{RequestType: "Delete"}) // a function alone, with any event
+//			s.Machine(Group(1)).Shell("cat /opt/openvidu/…")          // a look inside
+//		})
+//	}
 package lab
 
 import (
@@ -33,6 +47,7 @@ const (
 	endpoint = "http://" + address + ":4566"
 	moto     = "http://127.0.0.1:5566"
 	region   = "us-east-1" // moto knows four zones there
+	account  = "123456789012"
 )
 
 // Signal is what a node told a wait condition or an update.
@@ -41,35 +56,37 @@ type Signal struct {
 	At                             time.Time
 }
 
-// Cloud is AWS, as far as nodes and functions see it.
+// Cloud is AWS for all stacks: moto, the front before it, and who is who.
 type Cloud struct {
 	Dir string
 
-	mu       sync.Mutex
-	machines map[string]*Machine // by source address
-	calls    map[string]int      // by "who action"
-	signals  map[string][]Signal // by the last part of the wait condition's address
-	updates  map[string][]Signal // by logical id of the group
-	fault    func(who, action string) (code int, body string)
-	releases map[string]bool // hooks that were completed, by instance
-	beats    map[string]int  // heartbeats, by instance
-	sick     map[string]bool // instances that called themselves unhealthy
-	stack    string          // status of the stack
-	expired  bool            // the addresses of wait conditions, after 12 hours
-	serve    func(w http.ResponseWriter, installer []byte)
-	enis     map[string]*eni
-	volumes  map[string]*volume
-	ca       []byte
+	mu        sync.Mutex
+	machines  map[string]*Machine  // by source address
+	stacks    map[string]*Stack    // by name
+	functions map[string]principal // by access key
+	addresses map[string]int       // given away, by subnet
+	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
+	ca        []byte
+	workers   chan *worker
+}
+
+// principal is who calls AWS: a node (by the name of its group) or a function, in a role of its stack.
+type principal struct {
+	stack   *Stack
+	name    string
+	role    string
+	machine *Machine
 }
 
 type eni struct {
-	id, subnet, ip, mac string
-	holder              *Machine
+	id, ip, mac string
+	holder      *Machine
 }
 
 type volume struct {
-	id, file, loop string
-	holder         *Machine
+	id, file string
+	loop     *os.File
+	holder   *Machine
 }
 
 func run(name string, arguments ...string) (string, error) {
@@ -86,10 +103,16 @@ func must(err error) {
 	}
 }
 
-// NewCloud starts moto and the front. Everything ends with the process.
+// daemon starts a process that ends with the lab.
+func daemon(command *exec.Cmd) {
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(command.Start())
+	go command.Wait()
+}
+
+// NewCloud starts moto, the front, and the AWS CLI's server. Everything ends with the process.
 func NewCloud(dir string) *Cloud {
-	c := &Cloud{Dir: dir, machines: map[string]*Machine{}}
-	c.Reset()
+	c := &Cloud{Dir: dir, machines: map[string]*Machine{}, stacks: map[string]*Stack{}, functions: map[string]principal{}, addresses: map[string]int{}, workers: make(chan *worker, 4)}
 	for _, command := range [][]string{
 		{"ip", "link", "set", "lo", "up"},
 		{"ip", "addr", "add", address + "/32", "dev", "lo"},
@@ -98,10 +121,16 @@ func NewCloud(dir string) *Cloud {
 		_, err := run(command[0], command[1:]...)
 		must(err)
 	}
+	for range cap(c.workers) {
+		c.workers <- nil
+	}
 	server := exec.Command("moto_server", "-H", "127.0.0.1", "-p", "5566")
-	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(server.Start())
-	for range 100 {
+	server.Env = append(os.Environ(), "MOTO_EC2_LOAD_DEFAULT_AMIS=true", "MOTO_ACCOUNT_ID="+account)
+	daemon(server)
+	if interpreter := pythonOfCli(); interpreter != "" {
+		daemon(exec.Command(interpreter, "standins/awsd", filepath.Join(dir, "awsd")))
+	}
+	for range 300 {
 		if _, err := http.Get(moto + "/moto-api/"); err == nil {
 			break
 		}
@@ -112,207 +141,128 @@ func NewCloud(dir string) *Cloud {
 	go http.Serve(listener, http.HandlerFunc(c.front))
 	secure, err := net.Listen("tcp", address+":443")
 	must(err)
-	go http.Serve(tls.NewListener(secure, c.certificate()), http.HandlerFunc(c.download))
+	go http.Serve(tls.NewListener(secure, c.authority()), http.HandlerFunc(c.download))
 	return c
 }
 
-// Reset forgets calls, signals and faults of the scenario before.
-func (c *Cloud) Reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.calls, c.signals, c.updates = map[string]int{}, map[string][]Signal{}, map[string][]Signal{}
-	c.fault, c.serve, c.stack, c.expired = nil, nil, "CREATE_IN_PROGRESS", false
-	c.releases, c.beats, c.sick = map[string]bool{}, map[string]int{}, map[string]bool{}
-	c.enis, c.volumes = map[string]*eni{}, map[string]*volume{}
-}
-
-// Fault is asked before every call: a code other than 0 answers it.
-func (c *Cloud) Fault(fault func(who, action string) (code int, body string)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fault = fault
-}
-
-// Serve replaces the download of the installer.
-func (c *Cloud) Serve(serve func(w http.ResponseWriter, installer []byte)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.serve = serve
-}
-
-// Calls that a node (by the name of its group) made to an action; "" stands for all.
-func (c *Cloud) Calls(who, action string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	total := 0
-	for key, count := range c.calls {
-		w, a, _ := strings.Cut(key, " ")
-		if (who == "" || w == who) && (action == "" || a == action) {
-			total += count
-		}
-	}
-	return total
-}
-
-// certificate of OpenVidu's bucket and all else that nodes reach over TLS, by the lab's own authority.
-func (c *Cloud) certificate() *tls.Config {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// certificate signed by itself.
+func certificate(names ...string) (certificate, key []byte) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
-	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"}, NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		DNSNames: []string{"s3.eu-west-1.amazonaws.com"}}
-	raw, err := x509.CreateCertificate(rand.Reader, authority, authority, &key.PublicKey, key)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, DNSNames: names}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	must(err)
-	c.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	must(err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-var installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/[0-9.]+/install_ov_(master|media)_node\.sh$`)
+// authority of all that nodes reach over TLS: OpenVidu's bucket.
+func (c *Cloud) authority() *tls.Config {
+	var key []byte
+	c.ca, key = certificate("s3.eu-west-1.amazonaws.com")
+	pair, err := tls.X509KeyPair(c.ca, key)
+	must(err)
+	return &tls.Config{Certificates: []tls.Certificate{pair}}
+}
+
+var (
+	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/[0-9.]+/install_ov_(master|media)_node\.sh$`)
+	credential    = regexp.MustCompile(`Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/`)
+)
 
 func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
-	c.count(c.who(r), "Download")
+	who, _ := c.who(r)
 	installer, err := os.ReadFile("standins/installer")
-	if err != nil || !installerPath.MatchString(r.URL.Path) {
+	if err != nil || who.stack == nil || !installerPath.MatchString(r.URL.Path) {
 		http.NotFound(w, r)
 		return
 	}
-	c.mu.Lock()
-	serve := c.serve
-	c.mu.Unlock()
-	if serve != nil {
+	who.stack.count(who.name, "Download")
+	if serve := who.stack.serving(); serve != nil {
 		serve(w, installer)
 		return
 	}
 	w.Write(installer)
 }
 
-func (c *Cloud) who(r *http.Request) string {
+// who calls, by its address (nodes) or its access key (functions), and which service.
+func (c *Cloud) who(r *http.Request) (principal, string) {
+	key, service := "", ""
+	if match := credential.FindStringSubmatch(r.Header.Get("Authorization")); match != nil {
+		key, service = match[1], match[2]
+	}
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m := c.machines[host]; m != nil {
-		return m.Group
+		return principal{m.stack, m.Group, m.role, m}, service
 	}
-	return "function"
+	return c.functions[key], service
 }
 
-func (c *Cloud) count(who, action string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.calls[who+" "+action]++
-}
-
-func (c *Cloud) machineById(id string) *Machine {
-	for _, m := range c.machines {
-		if m.Id == id {
-			return m
-		}
-	}
-	return nil
-}
-
-// front answers what moto lacks or does not do by EC2's rules, and passes on the rest.
+// front answers what moto lacks or does not do by AWS's rules, and passes on the rest.
 func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	who := c.who(r)
-	if handle, ok := strings.CutPrefix(r.URL.Path, "/wait/"); ok {
-		c.count(who, "Signal")
+	who, service := c.who(r)
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/wait/"); ok {
+		name, handle, _ := strings.Cut(rest, "/")
 		c.mu.Lock()
-		expired := c.expired
+		s := c.stacks[name]
 		c.mu.Unlock()
-		if expired {
-			http.Error(w, "Request has expired", http.StatusForbidden)
+		if s == nil {
+			http.Error(w, "no such bucket", http.StatusNotFound)
 			return
 		}
-		var signal Signal
-		if r.Method != http.MethodPut || r.Header.Get("Content-Type") != "" || json.Unmarshal(body, &signal) != nil {
-			http.Error(w, "not a signal: "+string(body), http.StatusBadRequest)
-			return
-		}
-		signal.At = time.Now()
-		c.mu.Lock()
-		c.signals[handle] = append(c.signals[handle], signal)
-		c.mu.Unlock()
+		s.count(who.name, "Signal")
+		s.takeSignal(w, r, handle, body)
+		return
+	}
+	if who.stack == nil {
+		http.Error(w, "The security token included in the request is invalid: "+r.RemoteAddr, http.StatusForbidden)
 		return
 	}
 	form, _ := url.ParseQuery(string(body))
-	action := form.Get("Action")
+	request := request{who: who, service: service, action: form.Get("Action"), form: form, input: map[string]any{}}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
-		action = target[strings.LastIndex(target, ".")+1:]
+		request.action = target[strings.LastIndex(target, ".")+1:]
+		json.Unmarshal(body, &request.input)
 	}
-	c.count(who, action)
-	c.mu.Lock()
-	fault := c.fault
-	c.mu.Unlock()
-	if fault != nil {
-		if code, text := fault(who, action); code != 0 {
+	s := who.stack
+	s.count(who.name, request.action)
+	if fault := s.faulting(); fault != nil {
+		if code, text := fault(who.name, request.action); code != 0 {
 			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 			w.WriteHeader(code)
 			io.WriteString(w, text)
 			return
 		}
 	}
-	refuse := func(code, message string) {
-		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprintf(w, "<Response><Errors><Error><Code>%s</Code><Message>%s</Message></Error></Errors></Response>", code, message)
+	if resource := s.denied(request); resource != "" {
+		message := fmt.Sprintf("%s is not authorized to perform: %s:%s on resource: %s", who.role, service, request.action, resource)
+		if request.form.Get("Action") == "" {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+			w.WriteHeader(http.StatusBadRequest)
+			json.NewEncoder(w).Encode(map[string]string{"__type": "AccessDeniedException", "Message": message})
+			return
+		}
+		code := "AccessDenied"
+		if service == "ec2" {
+			code = "UnauthorizedOperation"
+		}
+		refuse(w, http.StatusForbidden, code, message)
+		return
 	}
-	accept := func(result string) {
-		fmt.Fprintf(w, "<%sResponse><%sResult>%s</%sResult></%sResponse>", action, action, result, action, action)
-	}
-	instance := form.Get("InstanceId")
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch action {
-	case "AttachNetworkInterface":
-		e := c.enis[form.Get("NetworkInterfaceId")]
-		if e.holder != nil {
-			refuse("InvalidParameterValue", "Interface: "+e.id+" in use.")
-			return
-		}
-		if !c.forward(w, r, body) {
-			return
-		}
-		e.holder = c.machineById(instance)
-		go func(m *Machine) { must(m.plugInterface(e)) }(e.holder)
-	case "AttachVolume":
-		v := c.volumes[form.Get("VolumeId")]
-		if v.holder != nil {
-			refuse("VolumeInUse", v.id+" is already attached to an instance")
-			return
-		}
-		if !c.forward(w, r, body) {
-			return
-		}
-		v.holder = c.machineById(instance)
-		go func(m *Machine) { must(m.plugVolume(v)) }(v.holder)
-	case "CompleteLifecycleAction":
-		if c.releases[instance] {
-			refuse("ValidationError", "No active Lifecycle Action found with instance ID "+instance)
-			return
-		}
-		c.releases[instance] = true
-		accept("")
-	case "RecordLifecycleActionHeartbeat":
-		c.beats[instance]++
-		accept("")
-	case "SetInstanceHealth":
-		c.sick[instance] = form.Get("HealthStatus") == "Unhealthy"
-		accept("")
-	case "SignalResource":
-		if c.stack != "UPDATE_IN_PROGRESS" {
-			refuse("ValidationError", "Stack is in "+c.stack+" state and can not be signaled")
-			return
-		}
-		id := form.Get("LogicalResourceId")
-		c.updates[id] = append(c.updates[id], Signal{Status: form.Get("Status"), UniqueId: form.Get("UniqueId"), At: time.Now()})
-		accept("")
-	case "DescribeStacks":
-		accept("<Stacks><member><StackName>openvidu</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>" + c.stack + "</StackStatus></member></Stacks>")
-	default:
-		c.mu.Unlock()
+	if !s.answer(w, r, request, body) {
 		c.forward(w, r, body)
-		c.mu.Lock()
 	}
+}
+
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<Response><Errors><Error><Code>%[1]s</Code><Message>%[2]s</Message></Error></Errors><Error><Code>%[1]s</Code><Message>%[2]s</Message></Error></Response>", code, message)
 }
 
 // forward passes a call to moto; it tells whether moto did what it was asked.
@@ -333,42 +283,58 @@ func (c *Cloud) forward(w http.ResponseWriter, r *http.Request, body []byte) boo
 	return response.StatusCode == http.StatusOK
 }
 
+func (c *Cloud) ask(service, contentType, target string, content []byte) (string, error) {
+	c.owner.Lock()
+	defer c.owner.Unlock()
+	request, _ := http.NewRequest(http.MethodPost, moto+"/", bytes.NewReader(content))
+	request.Header.Set("Content-Type", contentType)
+	if target != "" {
+		request.Header.Set("X-Amz-Target", target)
+	}
+	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=OWNER/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	answer, _ := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s %s: %s", service, target, answer)
+	}
+	return string(answer), nil
+}
+
 // query calls moto as the account's owner would; it gives the answer's XML.
 func (c *Cloud) query(service string, parameters ...string) string {
 	form := url.Values{"Version": {map[string]string{"ec2": "2016-11-15"}[service]}}
 	for i := 0; i+1 < len(parameters); i += 2 {
 		form.Set(parameters[i], parameters[i+1])
 	}
-	request, _ := http.NewRequest(http.MethodPost, moto+"/", strings.NewReader(form.Encode()))
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=OWNER/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
-	response, err := http.DefaultClient.Do(request)
+	answer, err := c.ask(service, "application/x-www-form-urlencoded", "", []byte(form.Encode()))
 	must(err)
-	defer response.Body.Close()
-	content, _ := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusOK {
-		panic(fmt.Sprint(parameters, ": ", string(content)))
-	}
-	return string(content)
+	return answer
 }
 
 // call is query for services that speak JSON.
 func (c *Cloud) call(service, target string, input map[string]any) map[string]any {
 	content, _ := json.Marshal(input)
-	request, _ := http.NewRequest(http.MethodPost, moto+"/", bytes.NewReader(content))
-	request.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	request.Header.Set("X-Amz-Target", target)
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=OWNER/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
-	response, err := http.DefaultClient.Do(request)
+	answer, err := c.ask(service, "application/x-amz-json-1.1", target, content)
 	must(err)
-	defer response.Body.Close()
-	answer, _ := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusOK {
-		panic(target + ": " + string(answer))
-	}
 	var output map[string]any
-	json.Unmarshal(answer, &output)
+	json.Unmarshal([]byte(answer), &output)
 	return output
+}
+
+// address of a subnet that nobody had before: moto deals them out by chance, even twice.
+func (c *Cloud) address(subnet string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addresses[subnet]++
+	third, fourth := 0, c.addresses[subnet]+9
+	third, fourth = fourth/250, fourth%250+3
+	var base int
+	fmt.Sscanf(network[subnet], "10.99.%d", &base)
+	return fmt.Sprintf("10.99.%d.%d", base+third, fourth)
 }
 
 // field is the first value of an element in an answer.
@@ -378,25 +344,4 @@ func field(xml, name string) string {
 		return ""
 	}
 	return match[1]
-}
-
-func (c *Cloud) newInterface(subnet string) *eni {
-	answer := c.query("ec2", "Action", "CreateNetworkInterface", "SubnetId", subnet)
-	e := &eni{id: field(answer, "networkInterfaceId"), subnet: subnet, ip: field(answer, "privateIpAddress"), mac: field(answer, "macAddress")}
-	c.mu.Lock()
-	c.enis[e.id] = e
-	c.mu.Unlock()
-	return e
-}
-
-func (c *Cloud) newVolume(zone string, gibibytes int) *volume {
-	answer := c.query("ec2", "Action", "CreateVolume", "AvailabilityZone", zone, "Size", fmt.Sprint(gibibytes))
-	v := &volume{id: field(answer, "volumeId")}
-	v.file = filepath.Join(c.Dir, v.id)
-	must(os.WriteFile(v.file, nil, 0o600))
-	must(os.Truncate(v.file, int64(gibibytes)<<30))
-	c.mu.Lock()
-	c.volumes[v.id] = v
-	c.mu.Unlock()
-	return v
 }

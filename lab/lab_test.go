@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +23,7 @@ import (
 var (
 	templateFile   = flag.String("template", "../cdk.out/OpenViduHA.template.json", "the synthesized template to boot")
 	parametersFile = flag.String("parameters", "parameters.json", "values for its parameters")
+	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
 	modules, metadataMock string // Node.js packages, and the metadata service's binary
 
@@ -26,32 +31,34 @@ var (
 	source     cfn.Template
 	parameters map[string]any
 	subnets    []any
-	rows       []string
+	network    = map[string]string{} // of a subnet: 10.99.16 is 10.99.16.0/20
+	imageId    string
+
+	table sync.Mutex
+	rows  = map[string]*row{}
 )
 
-// TestMain runs the tests in namespaces of their own: when they end, networks, mounts and processes end with them.
+// row of the table: a scenario, or several runs of it.
+type row struct {
+	runs, failed, calls int
+	seconds             float64
+	figures             string
+}
+
+// sidesteps is how many scenarios run side by side: they mostly wait.
+const sidesteps = "6"
+
+// TestMain runs the tests in namespaces of their own: when they end, however they end, networks, mounts, processes and loop
+// devices end with them.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	here, err := os.Getwd()
 	must(err)
 	modules, metadataMock = filepath.Join(here, "node_modules"), filepath.Join(here, "bin", "ec2-metadata-mock")
-	if os.Getenv("OPENVIDU_LAB") == "" {
-		if os.Geteuid() != 0 {
-			fmt.Fprintln(os.Stderr, "the lab needs root: it makes network namespaces, loop devices and mounts")
-			os.Exit(1)
-		}
-		prepare()
-		command := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}, os.Args...)...)
-		command.Env = append(os.Environ(), "OPENVIDU_LAB=1")
-		command.Stdout, command.Stderr = os.Stdout, os.Stderr
-		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := command.Run(); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+	dir := os.Getenv("OPENVIDU_LAB")
+	if dir == "" {
+		os.Exit(outside())
 	}
-	dir, err := os.MkdirTemp("", "openvidu-lab")
-	must(err)
 	_, err = run("mount", "-t", "tmpfs", "-o", "size=16g", "lab", dir)
 	must(err)
 	content, err := os.ReadFile(*templateFile)
@@ -62,52 +69,108 @@ func TestMain(m *testing.M) {
 	must(json.Unmarshal(content, &parameters))
 	cloud = NewCloud(dir)
 	newNetwork()
-	code := m.Run()
-	fmt.Printf("\n%-58s %-5s %7s %6s\n", "scenario", "", "seconds", "calls")
-	for _, row := range rows {
-		fmt.Println(row)
+	explicit := false
+	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
+	if !explicit {
+		must(flag.Set("test.parallel", sidesteps))
 	}
-	run("umount", "-l", dir)
-	os.RemoveAll(dir)
+	start := time.Now()
+	code := m.Run()
+	printTable(time.Since(start))
 	os.Exit(code)
+}
+
+// outside prepares, starts the lab in its namespaces, and waits for its end.
+func outside() int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the lab needs root: it makes network namespaces, loop devices and mounts")
+		return 1
+	}
+	prepare()
+	if *prepareOnly {
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "openvidu-lab")
+	must(err)
+	defer os.RemoveAll(dir)
+	command := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}, os.Args...)...)
+	command.Env = append(os.Environ(), "OPENVIDU_LAB="+dir)
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
+	must(command.Start())
+	go func() {
+		<-interrupts
+		command.Process.Kill()
+	}()
+	if err := command.Wait(); err != nil {
+		return 1
+	}
+	return 0
 }
 
 // prepare brings what the lab cannot fetch from inside its own network.
 func prepare() {
-	for _, tool := range []string{"moto_server", "aws", "node", "npm", "ip", "nsenter", "losetup", "mkfs.xfs", "mkfs.ext4", "xfs_io", "jq", "python3", "pgrep"} {
+	for _, tool := range []string{"moto_server", "aws", "node", "npm", "ip", "nsenter", "losetup", "mkfs.xfs", "mkfs.ext4", "xfs_io", "jq", "curl", "python3", "pgrep", "systemd-analyze"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "the lab needs %s (moto: pip install 'moto[server]'; see README.md, The lab)\n", tool)
 			os.Exit(1)
 		}
 	}
-	for _, command := range [][]string{
-		{"go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock"},
-		{"npm", "install", "--no-fund", "--no-audit", "--silent", "--no-package-lock"},
-	} {
-		_, err := run(command[0], command[1:]...)
+	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")
+	must(err)
+	wanted, err := os.Stat("package.json")
+	must(err)
+	installed, err := os.Stat(filepath.Join(modules, ".package-lock.json"))
+	if err != nil || installed.ModTime().Before(wanted.ModTime()) {
+		_, err := run("npm", "install", "--no-fund", "--no-audit", "--silent", "--no-package-lock")
 		must(err)
+		now := time.Now()
+		must(os.Chtimes(filepath.Join(modules, ".package-lock.json"), now, now))
 	}
 }
 
-// newNetwork makes the VPC: a subnet in each of four zones, whose gateways are this machine.
+// newNetwork makes the VPC as a user has it: a public subnet in each of four zones, whose gateways are this machine, and
+// certificates for the domains.
 func newNetwork() {
 	vpc := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
+	internet := field(cloud.query("ec2", "Action", "CreateInternetGateway"), "internetGatewayId")
+	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpc)
+	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "GatewayId", internet)
 	for i, zone := range []string{"a", "b", "c", "d"} {
-		prefix := fmt.Sprint("10.99.", i+1)
-		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpc, "CidrBlock", prefix+".0/24", "AvailabilityZone", region+zone), "subnetId")
-		subnetPrefix[subnet] = prefix
+		base := fmt.Sprint("10.99.", 16*(i+1))
+		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpc, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
+		cloud.query("ec2", "Action", "ModifySubnetAttribute", "SubnetId", subnet, "MapPublicIpOnLaunch.Value", "true")
+		cloud.query("ec2", "Action", "AssociateRouteTable", "RouteTableId", routes, "SubnetId", subnet)
+		network[subnet] = base
 		subnets = append(subnets, subnet)
-		_, err := run("ip", "addr", "add", prefix+".1/32", "dev", "lo")
+		_, err := run("ip", "addr", "add", base+".1/32", "dev", "lo")
 		must(err)
 	}
 	parameters["OpenViduVPC"] = vpc
-	parameters["AmiId"] = cloud.image()
+	parameters["OpenViduCertificateARN"] = importCertificate(parameters["DomainName"].(string))
+	imageId = cfn.At(cloud.call("ssm", "AmazonSSM.GetParameter", map[string]any{
+		"Name": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"}), "Parameter", "Value").(string)
+	parameters["AmiId"] = imageId
+	cloud.query("ec2", "Action", "ImportKeyPair", "KeyName", parameters["KeyName"].(string), "PublicKeyMaterial",
+		"c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUgwYkJHM0tRVUZ6VFJrUUdKbm1yZ3J6OUhjbTlaQnE5VXFqbTN4Y3h6Y2o=")
 }
 
-// scenario runs one, and writes its row of the table.
-func scenario(t *testing.T, options Options, change map[string]any, check func(s *Stack)) {
+func importCertificate(domain string) any {
+	text, key := certificate(domain)
+	return cloud.call("acm", "CertificateManager.ImportCertificate", map[string]any{"Certificate": text, "PrivateKey": key})["CertificateArn"]
+}
+
+// scenario deploys a stack of its own, checks it, and looks at what every scenario must keep. It runs beside others.
+func scenario(t *testing.T, options Options, change map[string]any, check func(t *testing.T, s *Stack)) {
 	t.Helper()
-	cloud.Reset()
+	t.Parallel()
+	name := t.Name()
+	if options.Row != "" {
+		name = options.Row
+	}
 	start := time.Now()
 	if options.Distribution == "" {
 		options.Distribution = AmazonLinux
@@ -115,53 +178,192 @@ func scenario(t *testing.T, options Options, change map[string]any, check func(s
 	if options.Scale == 0 {
 		options.Scale = 20
 	}
-	values := map[string]any{"AWS::Region": region, "OpenViduMasterNodeSubnets": subnets, "OpenViduMediaNodeSubnets": subnets[:3]}
-	for key, value := range parameters {
-		values[key] = value
-	}
-	for key, value := range change {
-		values[key] = value
+	values := map[string]any{"OpenViduMasterNodeSubnets": subnets, "OpenViduMediaNodeSubnets": subnets[:3]}
+	for _, more := range []map[string]any{parameters, change} {
+		for key, value := range more {
+			values[key] = value
+		}
 	}
 	stack, err := Deploy(cloud, source, values, options)
-	defer func() {
-		if t.Failed() && stack != nil {
-			for group, machines := range stack.machines {
-				for _, m := range machines {
-					t.Logf("---- %s %s\n%s", group, m.Id, m.Log())
-				}
-			}
+	t.Cleanup(func() {
+		afterwards(t, stack)
+		stack.Destroy()
+		if t.Failed() || testing.Verbose() {
+			t.Log(stack.story())
 		}
-		result := "ok"
-		if t.Failed() {
-			result = "FAIL"
-		}
-		if stack != nil {
-			stack.Destroy()
-		}
-		rows = append(rows, fmt.Sprintf("%-58s %-5s %7.1f %6d", t.Name(), result, time.Since(start).Seconds(), cloud.Calls("", "")))
-	}()
+		note(name, t.Failed(), time.Since(start).Seconds(), stack)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(stack)
+	check(t, stack)
 }
 
-// eventually waits, in real seconds.
-func eventually(t *testing.T, seconds int, what string, condition func() bool) {
-	t.Helper()
-	for range seconds * 10 {
-		if condition() {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
+// afterwards checks what every scenario must keep.
+func afterwards(t *testing.T, s *Stack) {
+	checkSecrecy(t, s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, problem := range s.problems {
+		t.Error("the lab: ", problem)
 	}
-	t.Fatalf("not within %d s: %s", seconds, what)
+	for _, cut := range s.cuts {
+		t.Error("CUT CALLS: ", cut)
+	}
+	for _, refused := range s.refused {
+		if !slices.ContainsFunc(s.Options.Refused, func(expected string) bool { return strings.Contains(refused, expected) }) {
+			t.Error("no role allows: ", refused)
+		}
+	}
 }
 
-// ready waits for the success of the given slots (and of a Media Node, when slot 0 is among them).
+// story of a stack, for whoever looks for the reason of a failure.
+func (s *Stack) story() string {
+	var text strings.Builder
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintln(&text, "stack", s.status, "\ncalls", s.calls, "\nsignals", s.signals, "\nupdates", s.updates)
+	for _, m := range s.all {
+		fmt.Fprintf(&text, "---- %s %s\n%s\n", m.Group, m.Id, m.last)
+	}
+	for _, words := range s.words {
+		fmt.Fprintln(&text, words)
+	}
+	return text.String()
+}
+
+func note(name string, failed bool, seconds float64, s *Stack) {
+	calls := s.Calls("", "")
+	table.Lock()
+	defer table.Unlock()
+	r := rows[name]
+	if r == nil {
+		r = &row{}
+		rows[name] = r
+	}
+	r.runs++
+	if failed {
+		r.failed++
+	}
+	r.seconds = max(r.seconds, seconds)
+	r.calls += calls
+	r.figures = max(r.figures, s.figures)
+}
+
+func printTable(total time.Duration) {
+	var names []string
+	for name := range rows {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	fmt.Printf("\n%-84s %-9s %7s %6s\n", "scenario", "result", "seconds", "calls")
+	for _, name := range names {
+		r := rows[name]
+		result := "ok"
+		if r.failed > 0 {
+			result = "FAIL"
+		}
+		if r.runs > 1 {
+			result += fmt.Sprintf(" %d/%d", r.runs-r.failed, r.runs)
+		}
+		fmt.Printf("%-84s %-9s %7.1f %6d  %s\n", name, result, r.seconds, r.calls, r.figures)
+	}
+	fmt.Printf("%d scenarios in %.0f s\n", len(names), total.Seconds())
+}
+
+// confidential are the names of the secret's values that nobody may see.
+var confidential = regexp.MustCompile("PASSWORD|SECRET|KEY|LICENSE")
+
+// checkSecrecy looks for every credential that the secret ever held in all that others than root can read on any node, in
+// every log, root's too, in what left the nodes, and in what the functions printed.
+func checkSecrecy(t *testing.T, s *Stack) {
+	s.readSecret()
+	s.mu.Lock()
+	var patterns []string
+	for secret := range s.secrets {
+		patterns = append(patterns, secret)
+	}
+	patterns = append(patterns, fmt.Sprint(s.deployment.Values["OpenViduLicense"]))
+	machines, words := slices.Clone(s.all), slices.Clone(s.words)
+	for _, list := range s.signals {
+		for _, signal := range list {
+			words = append(words, signal.Reason, signal.Data)
+		}
+	}
+	s.mu.Unlock()
+	tells := func(text string) bool {
+		return slices.ContainsFunc(patterns, func(secret string) bool { return strings.Contains(text, secret) })
+	}
+	for _, text := range append(words, logged(s)) {
+		if tells(text) {
+			t.Errorf("a credential left the nodes: %s", text)
+		}
+	}
+	for _, m := range machines {
+		m.last = m.Log()
+		// /etc/lab is the lab's own.
+		upper := filepath.Join(m.dir, "upper")
+		filepath.WalkDir(upper, func(file string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return nil
+			}
+			name := strings.TrimPrefix(file, upper)
+			info, err := entry.Info()
+			if err != nil || strings.HasPrefix(name, "/etc/lab/") || info.Size() > 1<<20 {
+				return nil
+			}
+			if strings.HasPrefix(name, "/var/log/") || strings.HasPrefix(name, "/var/lib/") || strings.HasPrefix(name, "/etc/systemd/") || info.Mode()&0o044 != 0 {
+				if content, _ := os.ReadFile(file); tells(string(content)) {
+					t.Errorf("%s tells credentials in %s", m.Group, name)
+				}
+			}
+			return nil
+		})
+		// What lies in memory or on the volume is seen from inside.
+		if _, err := m.pid(); err == nil {
+			os.WriteFile(filepath.Join(upper, "etc/lab/secrets"), []byte(strings.Join(patterns, "\n")+"\n"), 0o600)
+			found := m.Shell("shopt -s nullglob; for d in /run /tmp; do grep -rIlFf /etc/lab/secrets $d 2>/dev/null; done;" +
+				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt /usr/local -type f -perm /044 -print0 | xargs -0 -r grep -lFf /etc/lab/secrets; true")
+			if strings.Contains(found, "/") {
+				t.Errorf("%s tells credentials in %s", m.Group, found)
+			}
+		}
+	}
+}
+
+// logged is all that nodes sent to CloudWatch Logs.
+func logged(s *Stack) string {
+	var text strings.Builder
+	for id, kind := range s.existing() {
+		if kind != "AWS::Logs::LogGroup" {
+			continue
+		}
+		group := s.attribute(id, "")
+		streams := cloud.call("logs", "Logs_20140328.DescribeLogStreams", map[string]any{"logGroupName": group})
+		for _, stream := range cfn.List(streams["logStreams"]) {
+			events := cloud.call("logs", "Logs_20140328.GetLogEvents", map[string]any{"logGroupName": group, "logStreamName": cfn.At(stream, "logStreamName")})
+			for _, event := range cfn.List(events["events"]) {
+				text.WriteString(cfn.At(event, "message").(string))
+			}
+		}
+	}
+	return text.String()
+}
+
+// eventually waits for a state; the limit is generous, for machines that are busy.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(240 * time.Second); !condition(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came: %s", what)
+		}
+	}
+}
+
+// ready waits for the success of the given slots; 0 stands for all Media Nodes.
 func ready(t *testing.T, s *Stack, slots ...int) {
 	t.Helper()
-	eventually(t, 120, fmt.Sprint("slots ready: ", slots), func() bool {
+	eventually(t, fmt.Sprint("slots ready: ", slots), func() bool {
 		for _, signal := range append(s.Signals("MasterReady"), s.Signals("MediaReady")...) {
 			if signal.Status != "SUCCESS" {
 				t.Fatalf("%s", signal.Reason)
@@ -172,14 +374,43 @@ func ready(t *testing.T, s *Stack, slots ...int) {
 }
 
 func isReady(s *Stack, slot int) bool {
-	handle, name, group := "MasterReady", fmt.Sprint("master-", slot), Group(slot)
-	if slot == 0 {
-		handle, name, group = "MediaReady", "media-node", MediaGroup
+	group, wanted := MediaGroup, s.Options.Media
+	if slot != 0 {
+		group, wanted = Group(slot), 1
 	}
-	m := s.Machine(group)
-	return m != nil && slices.ContainsFunc(s.Signals(handle), func(signal Signal) bool {
-		return signal.UniqueId == name && signal.Status == "SUCCESS" && (slot == 0 || signal.Data == m.Id)
+	s.mu.Lock()
+	machines := slices.Clone(s.machines[group])
+	s.mu.Unlock()
+	return len(machines) >= wanted && !slices.ContainsFunc(machines, func(m *Machine) bool { return s.readyAt(m).IsZero() })
+}
+
+// readyAt is when a machine said that it is ready.
+func (s *Stack) readyAt(m *Machine) time.Time {
+	for _, signal := range append(s.Signals("MasterReady"), s.Signals("MediaReady")...) {
+		if signal.Data == m.Id && signal.Status == "SUCCESS" {
+			return signal.At
+		}
+	}
+	return time.Time{}
+}
+
+// failure waits for the reason that a node gives.
+func failure(t *testing.T, s *Stack, handle string, parts ...string) {
+	t.Helper()
+	var reason string
+	eventually(t, "a failure", func() bool {
+		for _, signal := range s.Signals(handle) {
+			if signal.Status == "FAILURE" {
+				reason = signal.Reason
+			}
+		}
+		return reason != ""
 	})
+	for _, part := range parts {
+		if !strings.Contains(reason, part) {
+			t.Errorf("the reason lacks %q: %s", part, reason)
+		}
+	}
 }
 
 func expect(t *testing.T, what, got, want string) {
@@ -189,32 +420,34 @@ func expect(t *testing.T, what, got, want string) {
 	}
 }
 
-// checkMaster looks at a master that says it is ready.
-func checkMaster(t *testing.T, s *Stack, slot int) {
-	t.Helper()
-	m := s.Machine(Group(slot))
-	ip := s.attribute(fmt.Sprint("MasterENI", slot), "PrimaryPrivateIpAddress").(string)
-	expect(t, fmt.Sprint("file system of slot ", slot), m.Shell("findmnt -no FSTYPE,LABEL /opt/openvidu"), "xfs    openvidu")
-	expect(t, "marker", m.Shell("ls /opt/openvidu/.openvidu-complete"), "/opt/openvidu/.openvidu-complete")
-	expect(t, "installer's IP list", m.Shell("sed -n 's/^--master-node-private-ip-list=//p' /var/log/standin-installer"), masterIps(s))
-	secret := s.Secret()
-	expect(t, "API secret", m.Shell("sed -n 's/^LIVEKIT_API_SECRET=//p' /opt/openvidu/config/cluster/openvidu.env"), secret["LIVEKIT_API_SECRET"].(string))
-	expect(t, "Meet user", m.Shell("cat /opt/openvidu/config/cluster/master_node/meet.env | head -n 1"), "MEET_INITIAL_ADMIN_USER=admin")
-	expect(t, "mode of the log", m.Shell("stat -c %a /var/log/openvidu-node.log"), "600")
-	for other := 1; other <= 4; other++ {
-		from := s.Machine(Group(other))
-		if other == slot || from == nil {
-			continue
-		}
-		// The answer must come from the fixed IP, by its own interface: the lab drops it on any other.
-		expect(t, fmt.Sprintf("fixed IP %s from slot %d", ip, other), from.Shell("timeout 5 bash -c '</dev/tcp/"+ip+"/7000' && echo answers"), "answers")
-	}
+func fixedIp(s *Stack, slot int) string {
+	return s.attribute(fmt.Sprint("MasterENI", slot), "PrimaryPrivateIpAddress").(string)
 }
 
 func masterIps(s *Stack) string {
-	var ips []string
-	for slot := 1; slot <= 4; slot++ {
-		ips = append(ips, s.attribute(fmt.Sprint("MasterENI", slot), "PrimaryPrivateIpAddress").(string))
+	return strings.Join([]string{fixedIp(s, 1), fixedIp(s, 2), fixedIp(s, 3), fixedIp(s, 4)}, ",")
+}
+
+// checkMaster looks at a master that says it is ready.
+func checkMaster(t *testing.T, s *Stack, slot int) {
+	t.Helper()
+	secret := s.Secret()
+	var others []string
+	for other := 1; other <= 4; other++ {
+		if other != slot && isReady(s, other) {
+			others = append(others, fixedIp(s, other))
+		}
 	}
-	return strings.Join(ips, ",")
+	want := strings.Join([]string{"xfs openvidu", "marker", masterIps(s), secret["LIVEKIT_API_SECRET"].(string), "MEET_INITIAL_ADMIN_USER=admin", "log 600",
+		"others " + strings.Join(others, " ")}, "\n")
+	// The others' answers must come from the fixed IP, by its own interface: the lab drops it on any other.
+	got := s.Machine(Group(slot)).Shell(`
+echo $(findmnt -no FSTYPE,LABEL /opt/openvidu)
+[[ -e /opt/openvidu/.openvidu-complete ]] && echo marker
+sed -n 's/^--master-node-private-ip-list=//p' /etc/lab/installer-flags
+sed -n 's/^LIVEKIT_API_SECRET=//p' /opt/openvidu/config/cluster/openvidu.env
+head -n 1 /opt/openvidu/config/cluster/master_node/meet.env
+stat -c 'log %a' /var/log/openvidu-node.log
+echo others $(for ip in ` + strings.Join(others, " ") + `; do timeout 10 bash -c "</dev/tcp/$ip/7000" && echo $ip; done)`)
+	expect(t, fmt.Sprint("slot ", slot), got, strings.TrimSpace(want))
 }

@@ -2,11 +2,13 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -18,42 +20,257 @@ import (
 // Options of a deployment that no template knows.
 type Options struct {
 	Distribution Distribution
-	Scale        int               // of time: a second in a script lasts 1/Scale
-	Files        map[string]string // put into every node before it boots
-	Delay        func(group string) time.Duration
-	Media        int // Media Nodes to begin with; 0: none
-	Masters      int // slots that are launched at creation; 0: all four, -1: none
+	Scale        int                                // of time: a second in a script lasts 1/Scale; default 20
+	Files        map[string]string                  // put into every node before it boots
+	NodeFiles    func(m *Machine) map[string]string // more files, for some nodes
+	Delay        func() time.Duration               // between an instance's launch and its first line of user data
+	Hold         Hold                               // of instances that an update replaces
+	LateMetadata bool                               // the metadata service is absent at first, then slow
+	Media        int                                // Media Nodes to begin with; 0: none
+	Masters      int                                // slots that are launched at creation; 0: all four, -1: none
+	Row          string                             // of the table, when several runs share one
+	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
 }
 
-// Stack is a deployment of a template.
+// Stack is a deployment of a template, with all that AWS knows of it.
 type Stack struct {
-	*cfn.Deployment
 	Cloud   *Cloud
 	Options Options
 
+	name, id string
+
 	mu         sync.Mutex
-	attributes map[string]map[string]any
-	machines   map[string][]*Machine // by group
-	problems   []string
+	deployment *cfn.Deployment
+	status     string                    // of the stack
+	attributes map[string]map[string]any // what Ref ("") and Fn::GetAtt give
+	applied    map[string]map[string]any // properties, resolved, as they were last created or updated
+	kinds      map[string]string         // types of what exists
+	versions   map[string][]any          // of launch templates: their data
+	machines   map[string][]*Machine     // by group; those that run
+	all        []*Machine                // and those that are gone
+	enis       map[string]*eni
+	volumes    map[string]*volume
+	calls      map[string]int      // by "who action"
+	signals    map[string][]Signal // by wait condition handle
+	updates    map[string][]Signal // by group
+	rolling    map[string]bool     // groups that wait for signals
+	hooks      map[string]*hook    // by instance
+	cuts       []string            // calls of users that were cut
+	sick       map[string]bool     // instances that called themselves unhealthy
+	refused    []string            // calls that IAM refused
+	problems   []string            // what the lab could not make sense of
+	secrets    map[string]bool     // every credential that the secret ever held
+	words      []string            // what functions and consoles printed
+	figures    string              // of the scenario, for the table
+	expired    bool                // the addresses of wait conditions, after 12 hours
+	fault      func(who, action string) (int, string)
+	serve      func(w http.ResponseWriter, installer []byte)
+	done       chan bool // closed when the stack is gone
 }
 
-const stackId = "arn:aws:cloudformation:eu-west-1:123456789012:stack/openvidu/11111111-2222-3333-4444-555555555555"
-
-// Deploy creates the resources of a template in the order of their dependencies.
+// Deploy creates the resources of a template in the order of their dependencies. Groups launch their instances; waiting for
+// them is the scenario's business.
 func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, options Options) (*Stack, error) {
-	s := &Stack{Cloud: cloud, Options: options, attributes: map[string]map[string]any{}, machines: map[string][]*Machine{}}
-	s.Deployment = cfn.Deploy(template, parameters, s.attribute, func(format string, args ...any) {
-		s.problems = append(s.problems, fmt.Sprintf(format, args...))
-	})
-	for _, id := range s.order() {
-		if err := s.create(id); err != nil {
-			return s, fmt.Errorf("%s: %w", id, err)
+	number := serial.Add(1)
+	s := &Stack{Cloud: cloud, Options: options, name: fmt.Sprint("openvidu-", number), status: "CREATE_IN_PROGRESS",
+		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
+		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
+		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{},
+		sick: map[string]bool{}, secrets: map[string]bool{}, done: make(chan bool)}
+	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
+	cloud.mu.Lock()
+	cloud.stacks[s.name] = s
+	cloud.mu.Unlock()
+	_, err := s.apply(template, parameters, nil)
+	return s, err
+}
+
+// apply brings all resources to what template and parameters say, each after those that it depends on. Resources that do
+// not depend on each other change side by side, as CloudFormation does it. A rollback is for those alone that were touched.
+func (s *Stack) apply(template cfn.Template, parameters map[string]any, only map[string]bool) (touched map[string]bool, err error) {
+	values := map[string]any{"AWS::Region": region, "AWS::AccountId": account, "AWS::StackName": s.name, "AWS::StackId": s.id}
+	maps.Copy(values, parameters)
+	d := cfn.Deploy(template, values, s.attribute, s.complain)
+	s.mu.Lock()
+	s.deployment = d
+	s.mu.Unlock()
+	finished := map[string]chan bool{}
+	for id := range d.Resources {
+		finished[id] = make(chan bool)
+	}
+	var mu sync.Mutex
+	var failures []error
+	touched = map[string]bool{}
+	for id, resource := range d.Resources {
+		go func() {
+			defer close(finished[id])
+			needs := map[string]bool{}
+			cfn.References(resource, needs)
+			for other := range needs {
+				if wait := finished[other]; wait != nil && other != id {
+					<-wait
+				}
+			}
+			mu.Lock()
+			idle := len(failures) > 0 || only != nil && !only[id]
+			touched[id] = !idle
+			mu.Unlock()
+			if idle {
+				return // CloudFormation starts nothing new after a failure
+			}
+			if err := s.applyResource(d, id); err != nil {
+				mu.Lock()
+				failures = append(failures, fmt.Errorf("%s: %w", id, err))
+				mu.Unlock()
+			}
+		}()
+	}
+	for _, wait := range finished {
+		<-wait
+	}
+	return touched, errors.Join(failures...)
+}
+
+func (s *Stack) applyResource(d *cfn.Deployment, id string) error {
+	resource := d.Resources[id]
+	kind := cfn.At(resource, "Type").(string)
+	properties, _ := d.Resolve(cfn.At(resource, "Properties")).(map[string]any)
+	s.mu.Lock()
+	old, exists := s.applied[id]
+	if s.attributes[id] == nil {
+		s.attributes[id] = map[string]any{"": id}
+	}
+	s.kinds[id] = kind
+	s.mu.Unlock()
+	if exists && reflect.DeepEqual(old, properties) {
+		return nil
+	}
+	if err := s.change(d, id, kind, properties, old, exists); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.applied[id] = properties
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[string]any, exists bool) error {
+	switch kind {
+	case "AWS::EC2::NetworkInterface":
+		if exists && properties["SubnetId"] != old["SubnetId"] {
+			return fmt.Errorf("another subnet would replace the network interface")
+		} else if !exists {
+			e := s.newInterface(properties["SubnetId"].(string))
+			s.set(id, "", e.id)
+			s.set(id, "PrimaryPrivateIpAddress", e.ip)
+		}
+	case "AWS::EC2::Volume":
+		size := int(number(properties["Size"]))
+		if exists {
+			if properties["AvailabilityZone"] != old["AvailabilityZone"] || size < int(number(old["Size"])) {
+				return fmt.Errorf("the volume would be replaced")
+			}
+			return s.volumeOf(id).grow(size)
+		}
+		s.set(id, "", s.newVolume(properties["AvailabilityZone"].(string), size).id)
+	case "AWS::SecretsManager::Secret":
+		if !exists {
+			answer := s.Cloud.call("secretsmanager", "secretsmanager.CreateSecret", map[string]any{"Name": s.name + "-" + id})
+			s.set(id, "", answer["ARN"])
+		}
+	case "AWS::Logs::LogGroup":
+		if !exists {
+			name := s.name + "-" + id
+			s.Cloud.call("logs", "Logs_20140328.CreateLogGroup", map[string]any{"logGroupName": name})
+			s.set(id, "", name)
+			s.set(id, "Arn", arn("logs", "log-group:"+name+":*"))
+		}
+	case "AWS::CloudFormation::WaitConditionHandle":
+		s.set(id, "", fmt.Sprintf("%s/wait/%s/%s?Expires=43200&Signature=abc%%2B", endpoint, s.name, id))
+	case "AWS::CloudFormation::WaitCondition":
+		if exists {
+			return fmt.Errorf("a WaitCondition cannot be updated")
+		}
+	case "AWS::EC2::LaunchTemplate":
+		s.mu.Lock()
+		s.versions[id] = append(s.versions[id], properties["LaunchTemplateData"])
+		s.attributes[id]["LatestVersionNumber"] = fmt.Sprint(len(s.versions[id]))
+		s.mu.Unlock()
+	case "AWS::AutoScaling::AutoScalingGroup":
+		return s.changeGroup(d, id, properties, old, exists)
+	}
+	if strings.HasPrefix(kind, "Custom::") {
+		event := Event{RequestType: "Create", ResourceProperties: properties}
+		if exists {
+			event.RequestType, event.OldResourceProperties = "Update", old
+		}
+		answer := s.Invoke(id, event)
+		if answer.Status != "SUCCESS" {
+			return fmt.Errorf("%s", answer.Reason)
+		}
+		s.set(id, physical, answer.PhysicalResourceId)
+		for key, value := range answer.Data {
+			s.set(id, key, value)
 		}
 	}
-	if len(s.problems) > 0 {
-		return s, fmt.Errorf("%s", strings.Join(s.problems, "; "))
+	return nil
+}
+
+// Update changes parameters of the stack, or a fault of any resource rolls it back: then the error tells the first cause.
+func (s *Stack) Update(changes map[string]any) error {
+	return s.UpdateTemplate(s.template(), changes)
+}
+
+// UpdateTemplate is Update with another template.
+func (s *Stack) UpdateTemplate(template cfn.Template, changes map[string]any) error {
+	s.mu.Lock()
+	before := s.deployment
+	s.mu.Unlock()
+	values := maps.Clone(before.Values)
+	maps.Copy(values, changes)
+	s.setStatus("UPDATE_IN_PROGRESS")
+	touched, err := s.apply(template, values, nil)
+	if err == nil {
+		s.setStatus("UPDATE_COMPLETE")
+		return nil
 	}
-	return s, nil
+	s.setStatus("UPDATE_ROLLBACK_IN_PROGRESS")
+	if _, undo := s.apply(before.Template, before.Values, touched); undo != nil {
+		s.setStatus("UPDATE_ROLLBACK_FAILED")
+		return errors.Join(err, fmt.Errorf("rollback: %w", undo))
+	}
+	s.setStatus("UPDATE_ROLLBACK_COMPLETE")
+	return err
+}
+
+// existing resources, with their types.
+func (s *Stack) existing() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kinds := map[string]string{}
+	for id := range s.applied {
+		kinds[id] = s.kinds[id]
+	}
+	return kinds
+}
+
+func (s *Stack) template() cfn.Template {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deployment.Template
+}
+
+func (s *Stack) setStatus(status string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = status
+}
+
+// Status of the stack.
+func (s *Stack) Status() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
 }
 
 func (s *Stack) attribute(id, attribute string) any {
@@ -68,140 +285,146 @@ func (s *Stack) attribute(id, attribute string) any {
 func (s *Stack) set(id, attribute string, value any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.attributes[id] == nil {
-		s.attributes[id] = map[string]any{}
-	}
 	s.attributes[id][attribute] = value
 }
 
-// order of creation: what others refer to comes first.
-func (s *Stack) order() []string {
-	var order []string
-	seen := map[string]bool{}
-	var visit func(id string)
-	visit = func(id string) {
-		if _, ok := s.Resources[id]; !ok || seen[id] {
-			return
-		}
-		seen[id] = true
-		found := map[string]bool{}
-		cfn.References(s.Resources[id], found)
-		for _, other := range slices.Sorted(maps.Keys(found)) {
-			visit(other)
-		}
-		order = append(order, id)
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.Resources)) {
-		visit(id)
-	}
-	return order
-}
-
-func (s *Stack) create(id string) error {
-	resource := s.Resources[id]
-	kind := cfn.At(resource, "Type").(string)
-	properties, _ := s.Resolve(cfn.At(resource, "Properties")).(map[string]any)
-	switch kind {
-	case "AWS::EC2::NetworkInterface":
-		e := s.Cloud.newInterface(properties["SubnetId"].(string))
-		s.set(id, "", e.id)
-		s.set(id, "PrimaryPrivateIpAddress", e.ip)
-	case "AWS::EC2::Volume":
-		v := s.Cloud.newVolume(properties["AvailabilityZone"].(string), int(properties["Size"].(float64)))
-		s.set(id, "", v.id)
-	case "AWS::SecretsManager::Secret":
-		answer := s.Cloud.call("secretsmanager", "secretsmanager.CreateSecret", map[string]any{"Name": fmt.Sprint(id, "-", serial.Add(1))})
-		s.set(id, "", answer["ARN"])
-	case "AWS::Logs::LogGroup":
-		name := fmt.Sprint("openvidu-", id, "-", serial.Add(1))
-		s.Cloud.call("logs", "Logs_20140328.CreateLogGroup", map[string]any{"logGroupName": name})
-		s.set(id, "", name)
-	case "AWS::CloudFormation::WaitConditionHandle":
-		s.set(id, "", fmt.Sprintf("%s/wait/%s-%d?Expires=43200&Signature=abc%%2B", endpoint, id, serial.Add(1)))
-	case "AWS::AutoScaling::AutoScalingGroup":
-		count := 1
-		if properties["LifecycleHookSpecificationList"] != nil {
-			count = s.Options.Media
-		} else if s.Options.Masters != 0 && id > Group(s.Options.Masters) {
-			count = 0
-		}
-		for range count {
-			go s.Launch(id)
-		}
-	}
-	if strings.HasPrefix(kind, "Custom::") {
-		return s.invoke(id, kind, "Create", properties, nil)
-	}
-	return nil
-}
-
-// Launch adds an instance to a group, as Auto Scaling does.
-func (s *Stack) Launch(group string) *Machine {
-	if s.Options.Delay != nil {
-		time.Sleep(s.Options.Delay(group))
-	}
-	properties := s.Resolve(cfn.At(s.Resources[group], "Properties")).(map[string]any)
-	template := cfn.At(s.Resources[group], "Properties", "LaunchTemplate", "LaunchTemplateId", "Ref").(string)
-	userData := s.Resolve(cfn.At(s.Resources[template], "Properties", "LaunchTemplateData", "UserData")).(string)
-	tags := map[string]string{"aws:autoscaling:groupName": group}
-	for _, tag := range cfn.List(properties["Tags"]) {
-		tag := tag.(map[string]any)
-		if key := tag["Key"].(string); key == "OpenViduMasterSlot" {
-			tags[key] = tag["Value"].(string)
-		}
-	}
-	subnet := cfn.List(properties["VPCZoneIdentifier"])[0].(string)
-	m := s.Cloud.Launch(group, subnet, tags, s.Options.Distribution, userData, s.Options.Scale, s.Options.Files)
-	s.mu.Lock()
-	s.machines[group] = append(s.machines[group], m)
-	s.mu.Unlock()
-	return m
-}
-
-// Replace terminates a master, whose group launches another one at once.
-func (s *Stack) Replace(group string, hold time.Duration) *Machine {
-	s.mu.Lock()
-	old := s.machines[group]
-	s.machines[group] = nil
-	s.mu.Unlock()
-	for _, m := range old {
-		m.Terminate(hold)
-	}
-	return s.Launch(group)
-}
-
-// Machine that is the only one of its group.
-func (s *Stack) Machine(group string) *Machine {
+// complain notes what the lab cannot make sense of; it fails the scenario.
+func (s *Stack) complain(format string, arguments ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.machines[group]) == 0 {
-		return nil
-	}
-	return s.machines[group][len(s.machines[group])-1]
+	s.problems = append(s.problems, fmt.Sprintf(format, arguments...))
 }
 
-// Group of a slot, 1 to 4.
-func Group(slot int) string { return fmt.Sprint("OpenViduMasterNodeASG", slot) }
+// Fault is asked before every call of the stack's nodes and functions: a code other than 0 answers it. It may take its time.
+func (s *Stack) Fault(fault func(who, action string) (code int, body string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = fault
+}
 
-// MediaGroup is the fleet.
-const MediaGroup = "OpenViduMediaNodeASG"
+func (s *Stack) faulting() func(who, action string) (int, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
+}
+
+// Serve replaces the download of the installer.
+func (s *Stack) Serve(serve func(w http.ResponseWriter, installer []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serve = serve
+}
+
+func (s *Stack) serving() func(w http.ResponseWriter, installer []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serve
+}
+
+func (s *Stack) count(who, action string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[who+" "+action]++
+}
+
+// Calls that a node (by the name of its group) made to an action; "" stands for all.
+func (s *Stack) Calls(who, action string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	total := 0
+	for key, count := range s.calls {
+		w, a, _ := strings.Cut(key, " ")
+		if (who == "" || w == who) && (action == "" || a == action) {
+			total += count
+		}
+	}
+	return total
+}
+
+func (s *Stack) takeSignal(w http.ResponseWriter, r *http.Request, handle string, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expired {
+		http.Error(w, "Request has expired", http.StatusForbidden)
+		return
+	}
+	var signal Signal
+	if r.Method != http.MethodPut || r.Header.Get("Content-Type") != "" || json.Unmarshal(body, &signal) != nil {
+		http.Error(w, "not a signal: "+string(body), http.StatusBadRequest)
+		return
+	}
+	signal.At = time.Now()
+	s.signals[handle] = append(s.signals[handle], signal)
+}
+
+// Expire makes the addresses of wait conditions older than 12 hours.
+func (s *Stack) Expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expired = true
+}
+
+// answer does what moto lacks, or does not do by AWS's rules; it tells whether it answered.
+func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, body []byte) bool {
+	form := request.form
+	accept := func(result string) {
+		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>", request.action, result)
+	}
+	instance := form.Get("InstanceId")
+	switch request.action {
+	case "AttachNetworkInterface":
+		s.attachInterface(w, r, body, form.Get("NetworkInterfaceId"), s.machineById(instance))
+	case "AttachVolume":
+		s.attachVolume(w, r, body, form.Get("VolumeId"), s.machineById(instance))
+	case "CompleteLifecycleAction", "RecordLifecycleActionHeartbeat":
+		if problem := s.lifecycleCall(request.action, instance, form.Get("AutoScalingGroupName"), form.Get("LifecycleHookName")); problem != "" {
+			refuse(w, http.StatusBadRequest, "ValidationError", problem)
+		} else {
+			accept("")
+		}
+	case "SetInstanceHealth":
+		s.mu.Lock()
+		s.sick[instance] = form.Get("HealthStatus") == "Unhealthy"
+		s.mu.Unlock()
+		accept("")
+	case "SignalResource":
+		id := form.Get("LogicalResourceId")
+		s.mu.Lock()
+		rolling, status := s.rolling[id], s.status
+		if rolling {
+			s.updates[id] = append(s.updates[id], Signal{Status: form.Get("Status"), UniqueId: form.Get("UniqueId"), At: time.Now()})
+		}
+		s.mu.Unlock()
+		if !rolling {
+			refuse(w, http.StatusBadRequest, "ValidationError", fmt.Sprintf("Resource %s waits for no signal, stack is in %s state", id, status))
+			return true
+		}
+		accept("")
+	case "DescribeStacks":
+		accept("<Stacks><member><StackName>" + s.name + "</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>" + s.Status() + "</StackStatus></member></Stacks>")
+	default:
+		return false
+	}
+	return true
+}
 
 // Destroy ends all machines.
 func (s *Stack) Destroy() {
 	s.mu.Lock()
-	var all []*Machine
-	for _, list := range s.machines {
-		all = append(all, list...)
+	select {
+	case <-s.done:
+	default:
+		close(s.done)
 	}
+	all := slices.Clone(s.all)
+	volumes := maps.Clone(s.volumes)
 	s.machines = map[string][]*Machine{}
 	s.mu.Unlock()
 	for _, m := range all {
-		m.Terminate(0)
+		m.Terminate(nil)
 		os.RemoveAll(m.dir)
 	}
-	s.Cloud.mu.Lock()
-	defer s.Cloud.mu.Unlock()
-	for _, v := range s.Cloud.volumes {
+	for _, v := range volumes {
 		v.unplug()
 		os.Remove(v.file)
 	}
@@ -209,20 +432,35 @@ func (s *Stack) Destroy() {
 
 // Signals that the wait condition of a handle got.
 func (s *Stack) Signals(handle string) []Signal {
-	address := s.attribute(handle, "").(string)
-	name, _, _ := strings.Cut(address[strings.LastIndex(address, "/")+1:], "?")
-	s.Cloud.mu.Lock()
-	defer s.Cloud.mu.Unlock()
-	return slices.Clone(s.Cloud.signals[name])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.signals[handle])
 }
 
 // Secret as it is now.
 func (s *Stack) Secret() map[string]any {
-	arn := s.attribute("OpenViduSharedInfo", "")
-	answer := s.Cloud.call("secretsmanager", "secretsmanager.GetSecretValue", map[string]any{"SecretId": arn})
-	var secret map[string]any
-	json.Unmarshal([]byte(answer["SecretString"].(string)), &secret)
+	secret, err := s.readSecret()
+	must(err)
 	return secret
+}
+
+func (s *Stack) readSecret() (map[string]any, error) {
+	content, _ := json.Marshal(map[string]any{"SecretId": s.attribute("OpenViduSharedInfo", "")})
+	answer, err := s.Cloud.ask("secretsmanager", "application/x-amz-json-1.1", "secretsmanager.GetSecretValue", content)
+	if err != nil {
+		return nil, err
+	}
+	var value, secret map[string]any
+	json.Unmarshal([]byte(answer), &value)
+	err = json.Unmarshal([]byte(fmt.Sprint(value["SecretString"])), &secret)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, value := range secret {
+		if text, _ := value.(string); confidential.MatchString(key) && len(text) > 5 {
+			s.secrets[text] = true
+		}
+	}
+	return secret, err
 }
 
 // SetSecret is an edit by hand.
@@ -232,81 +470,91 @@ func (s *Stack) SetSecret(changes map[string]any) {
 	content, _ := json.Marshal(secret)
 	s.Cloud.call("secretsmanager", "secretsmanager.PutSecretValue", map[string]any{
 		"SecretId": s.attribute("OpenViduSharedInfo", ""), "SecretString": string(content)})
+	s.Secret()
 }
 
-// invoke runs the function of a custom resource: its real code, on Node.js, with the real SDK.
-func (s *Stack) invoke(id, kind, request string, properties, old map[string]any) error {
-	function := cfn.At(s.Resources[id], "Properties", "ServiceToken", "Fn::GetAtt").([]any)[0].(string)
-	code := s.Resolve(cfn.At(s.Resources[function], "Properties", "Code", "ZipFile")).(string)
-	dir := filepath.Join(s.Cloud.Dir, "functions")
-	must(os.MkdirAll(dir, 0o700))
-	number := serial.Add(1)
-	file := filepath.Join(dir, fmt.Sprint("index-", number, ".js"))
-	must(os.WriteFile(file, []byte(code), 0o600))
-	event := map[string]any{
-		"RequestType": request, "RequestId": fmt.Sprintf("00000000-0000-0000-0000-%012d", number), "StackId": stackId, "ResourceType": kind,
-		"LogicalResourceId": id, "ResourceProperties": stringly(properties),
-	}
-	if old != nil {
-		event["OldResourceProperties"] = stringly(old)
-		event["PhysicalResourceId"] = s.attribute(id, "physical")
-	}
-	input, _ := json.Marshal(event)
-	command := exec.Command("node", "-e", `
-const http = require('http');
-const event = JSON.parse(require('fs').readFileSync(0, 'utf8'));
-const server = http.createServer((request, response) => {
-  let body = '';
-  request.on('data', (part) => { body += part; });
-  request.on('end', () => { response.end(); server.close(); server.closeAllConnections?.(); process.stdout.write('\n<<' + body + '>>\n'); });
-});
-server.listen(0, '127.0.0.1', () => {
-  event.ResponseURL = 'http://127.0.0.1:' + server.address().port + '/';
-  require(process.argv[1]).handler(event, { getRemainingTimeInMillis: () => 60000 }).catch((error) => { console.error(error); process.exit(1); });
-});`, file)
-	command.Stdin = strings.NewReader(string(input))
-	command.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+endpoint, "AWS_REGION="+region, "AWS_ACCESS_KEY_ID=FUNCTION", "AWS_SECRET_ACCESS_KEY=x",
-		"NODE_PATH="+modules)
-	output, err := command.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, output)
-	}
-	_, text, _ := strings.Cut(string(output), "<<")
-	text, _, _ = strings.Cut(text, ">>")
-	var result struct {
-		Status, Reason, PhysicalResourceId string
-		Data                               map[string]any
-	}
-	if err := json.Unmarshal([]byte(text), &result); err != nil {
-		return fmt.Errorf("no answer: %s", output)
-	}
-	if result.Status != "SUCCESS" {
-		return fmt.Errorf("%s", result.Reason)
-	}
-	s.set(id, "physical", result.PhysicalResourceId)
-	for key, value := range result.Data {
-		s.set(id, key, value)
-	}
-	return nil
+func number(value any) float64 {
+	var n float64
+	fmt.Sscan(fmt.Sprint(value), &n)
+	return n
 }
 
-// stringly is how CloudFormation hands numbers and truths to a function.
-func stringly(value any) any {
-	switch v := value.(type) {
-	case map[string]any:
-		out := map[string]any{}
-		for key, element := range v {
-			out[key] = stringly(element)
-		}
-		return out
-	case []any:
-		out := []any{}
-		for _, element := range v {
-			out = append(out, stringly(element))
-		}
-		return out
-	case float64, bool:
-		return fmt.Sprint(v)
+func (s *Stack) newInterface(subnet string) *eni {
+	answer := s.Cloud.query("ec2", "Action", "CreateNetworkInterface", "SubnetId", subnet, "PrivateIpAddress", s.Cloud.address(subnet))
+	e := &eni{id: field(answer, "networkInterfaceId"), ip: field(answer, "privateIpAddress"), mac: field(answer, "macAddress")}
+	s.mu.Lock()
+	s.enis[e.id] = e
+	s.mu.Unlock()
+	return e
+}
+
+func (s *Stack) newVolume(zone string, gibibytes int) *volume {
+	answer := s.Cloud.query("ec2", "Action", "CreateVolume", "AvailabilityZone", zone, "Size", fmt.Sprint(gibibytes))
+	v := &volume{id: field(answer, "volumeId")}
+	v.file = filepath.Join(s.Cloud.Dir, v.id)
+	must(os.WriteFile(v.file, nil, 0o600))
+	must(os.Truncate(v.file, int64(gibibytes)<<30))
+	s.mu.Lock()
+	s.volumes[v.id] = v
+	s.mu.Unlock()
+	return v
+}
+
+// volumeOf a resource.
+func (s *Stack) volumeOf(id string) *volume {
+	volume := s.attribute(id, "").(string)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.volumes[volume]
+}
+
+// attachInterface refuses a busy one, as EC2 does.
+func (s *Stack) attachInterface(w http.ResponseWriter, r *http.Request, body []byte, id string, m *Machine) {
+	s.mu.Lock()
+	e := s.enis[id]
+	busy := e == nil || e.holder != nil || m == nil
+	if !busy {
+		e.holder = m
 	}
-	return value
+	s.mu.Unlock()
+	if busy {
+		refuse(w, http.StatusBadRequest, "InvalidParameterValue", "Interface: "+id+" in use.")
+		return
+	}
+	if !s.Cloud.forward(w, r, body) {
+		s.mu.Lock()
+		e.holder = nil
+		s.mu.Unlock()
+		return
+	}
+	go func() {
+		if err := m.plugInterface(e); err != nil && !m.gone() {
+			s.complain("%s: %s", id, err)
+		}
+	}()
+}
+
+func (s *Stack) attachVolume(w http.ResponseWriter, r *http.Request, body []byte, id string, m *Machine) {
+	s.mu.Lock()
+	v := s.volumes[id]
+	busy := v == nil || v.holder != nil || m == nil
+	if !busy {
+		v.holder = m
+	}
+	s.mu.Unlock()
+	if busy {
+		refuse(w, http.StatusBadRequest, "VolumeInUse", id+" is already attached to an instance")
+		return
+	}
+	if !s.Cloud.forward(w, r, body) {
+		s.mu.Lock()
+		v.holder = nil
+		s.mu.Unlock()
+		return
+	}
+	go func() {
+		if err := m.plugVolume(v); err != nil && !m.gone() {
+			s.complain("%s: %s", id, err)
+		}
+	}()
 }

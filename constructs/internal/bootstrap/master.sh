@@ -70,14 +70,14 @@ attach_fixed_ip() {
 # EC2 refuses as long as the old instance holds the volume. After a reboot it is still there: no API is asked.
 attach_volume() {
   [[ -b $DEVICE ]] || {
-    aws ec2 attach-volume --volume-id "$VOLUME_ID" --instance-id "$INSTANCE_ID" --device /dev/sdf
-    return 1
+    aws ec2 attach-volume --volume-id "$VOLUME_ID" --instance-id "$INSTANCE_ID" --device /dev/sdf &&
+      retry 10 2 test -b "$DEVICE"
   }
 }
 
 attach_data_volume() {
   local size
-  retry 180 5 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
+  retry 90 10 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
   size=$(blockdev --getsize64 "$DEVICE")
   ((size >= DISK_SIZE << 30)) || die "volume $VOLUME_ID has $((size >> 30)) GiB; DiskSize asks for $DISK_SIZE"
 }

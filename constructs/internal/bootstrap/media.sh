@@ -130,9 +130,8 @@ drain() {
   done
   say 'no call is left'
   timeout 300 systemctl stop openvidu
+  ship_log # first: the instance may go with the hook
   until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
-  say 'drained'
-  ship_log
   sleep infinity
 }
 

@@ -13,6 +13,7 @@ const SUBNETS = {
   'subnet-other': { zone: 'eu-west-1b', VpcId: 'vpc-2' },
   'subnet-own': { zone: 'eu-west-1a', default: { GatewayId: 'igw-1', State: 'active' } },
   'subnet-nat': { zone: 'eu-west-1a', MapPublicIpOnLaunch: false, default: { NatGatewayId: 'nat-1', State: 'active' } },
+  'subnet-vpn': { zone: 'eu-west-1b', MapPublicIpOnLaunch: false, default: { GatewayId: 'vgw-1', State: 'active' } },
   'subnet-closed': { zone: 'eu-west-1b', default: null },
   'subnet-hole': { zone: 'eu-west-1b', default: { GatewayId: 'igw-0', State: 'blackhole' } },
   'subnet-dark': { zone: 'eu-west-1b', MapPublicIpOnLaunch: false },

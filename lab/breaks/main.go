@@ -1,0 +1,173 @@
+// Command breaks spoils the synthesized template on purpose, one thing at a time, and runs the scenario of the lab that must
+// then fail, for the reason it must fail for. It exits with 1 when a break survives. Run it in the lab's folder: make lab-breaks.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+)
+
+// spoil is a break: either a text of the boot scripts, as minified, becomes another, or the template's resources change.
+type spoil struct {
+	name     string
+	old, new string
+	change   func(resources map[string]any) int // how many places were changed
+	scenario string                             // as go test's -run takes it
+	says     string                             // a regular expression for what the failure says
+}
+
+func statements(resources map[string]any, role, action string) int {
+	changed := 0
+	for _, policy := range cfn.List(cfn.At(resources[role], "Properties", "Policies")) {
+		for _, statement := range cfn.List(cfn.At(policy, "PolicyDocument", "Statement")) {
+			if cfn.At(statement, "Action") == action {
+				statement.(map[string]any)["Action"] = "ec2:DescribeVolumes"
+				changed++
+			}
+		}
+	}
+	return changed
+}
+
+var spoils = []spoil{
+	{name: "source routing removed", old: `[[ -n $(ip rule show table 1777) ]]||ip rule add from "$FIXED_IP" table 1777 priority 1000`, new: ":",
+		scenario: "TestSubnetsAreUsedInTurn/3", says: `slot \d is ".*others ?[0-9. ]*", want`},
+	{name: "marker written before the copy", old: `cp -a "$OPENVIDU/." "$STAGE/"`, new: `: >"$complete";cp -a "$OPENVIDU/." "$STAGE/"`,
+		scenario: "TestPowerCutsLoseNothing/first_life,_half-way", says: `files that were copied|slot 1 is|failed at line`},
+	{name: "formatting without looking", old: `found=$(blkid -p -o export "$DEVICE")||code=$?`, new: `mkfs.xfs -q -f -L openvidu "$DEVICE";return`,
+		scenario: "TestVolumesThatAreNotBlankAreLeftAsTheyAre/ext4|TestAllMastersKilledAtOnce", says: `recording of slot \d is`},
+	{name: "a drain without heartbeats", old: `((beat++%6))||hook record-lifecycle-action-heartbeat||say 'heartbeat failed'`, new: ":",
+		scenario: "TestMediaNodes/drain_waits", says: `CUT CALLS`},
+	{name: "SIGQUIT not sent", old: `timeout 60 docker kill --signal=SIGQUIT "$id" >/dev/null||rm -f "$SIGNALLED/$id"`, new: ":",
+		scenario: "TestMediaNodes/drain_waits", says: `signals is`},
+	{name: "errexit left on in the drain", old: "set +eu\n", new: "",
+		scenario: "TestMediaNodes/drain_goes_on_while_systemctl", says: `CUT CALLS|it never came`},
+	{name: "a boot that goes on beside the drain", old: "timeout 120 systemctl stop openvidu-node", new: ":",
+		scenario: "TestMediaNodes/drain_during_the_boot", says: `the boot went on`},
+	{name: "the shell traces", old: "set -Eeuo pipefail", new: "set -xEeuo pipefail",
+		scenario: "TestTurnDomainReachesTheInstaller", says: `tells credentials`},
+	{name: "the installer's words are not redacted", old: `"$@" 2>&1|redact`, new: `"$@" 2>&1`,
+		scenario: "TestFaultsThatStayAreNamed/installer", says: `tells credentials|a credential left`},
+	{name: "ready is said before health is known", old: "step healthy http://127.0.0.1:7880/health/caddy\nstep signal SUCCESS ready", new: "step signal SUCCESS ready\nstep healthy http://127.0.0.1:7880/health/caddy",
+		scenario: "TestFaultsThatStayAreNamed/health$", says: `said that it is ready`},
+	{name: "no waiting for the interface", old: "retry 90 10 attach_interface", new: "attach_interface",
+		scenario: "TestKilledMasterComesBack", says: `attach_fixed_ip failed`},
+	{name: "masters update without waiting for each other", scenario: "TestUpdateReplacesOneMasterAtATime", says: `slots \[\d \d.*were down at the same time`,
+		change: func(resources map[string]any) int {
+			changed := 0
+			for id, resource := range resources {
+				if strings.HasPrefix(id, "OpenViduMasterNodeASG") && cfn.At(resource, "DependsOn") != nil {
+					delete(resource.(map[string]any), "DependsOn")
+					changed++
+				}
+			}
+			return changed - 2 // three links make the chain of four
+		}},
+	{name: "masters may not attach volumes", scenario: "TestTurnDomainReachesTheInstaller", says: `no role allows: .*AttachVolume on .*volume/`,
+		change: func(resources map[string]any) int { return statements(resources, "MasterRole", "ec2:AttachVolume") }},
+	{name: "tags are kept from the metadata", scenario: "TestTurnDomainReachesTheInstaller", says: `take_slot failed`,
+		change: func(resources map[string]any) int {
+			cfn.At(resources["MasterLaunchTemplate"], "Properties", "LaunchTemplateData", "MetadataOptions").(map[string]any)["InstanceMetadataTags"] = "disabled"
+			return 1
+		}},
+}
+
+// spoilt gives the template with the break in it. A break that does not fit exactly once is an error: it would prove nothing.
+func (b spoil) spoilt(content []byte) ([]byte, error) {
+	var template cfn.Template
+	if err := json.Unmarshal(content, &template); err != nil {
+		return nil, err
+	}
+	places := 0
+	if b.change != nil {
+		places = b.change(template.Section("Resources"))
+	} else {
+		scripts := cfn.At(template, "Mappings", "Boot", "Script").(map[string]any)
+		for name, script := range scripts {
+			places += strings.Count(script.(string), b.old)
+			scripts[name] = strings.ReplaceAll(script.(string), b.old, b.new)
+		}
+	}
+	if places != 1 {
+		return nil, fmt.Errorf("the break %q fits %d times, it must fit once", b.name, places)
+	}
+	return json.Marshal(template)
+}
+
+func main() {
+	templateFile := flag.String("template", "../cdk.out/OpenViduHA.template.json", "the template to spoil")
+	only := flag.String("run", "", "a regular expression for the names of breaks")
+	flag.Parse()
+	content, err := os.ReadFile(*templateFile)
+	check(err)
+	dir, err := os.MkdirTemp("", "openvidu-breaks")
+	check(err)
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "lab.test")
+	for _, command := range []*exec.Cmd{exec.Command("go", "test", "-c", "-o", binary, "."), exec.Command(binary, "-prepare")} {
+		output, err := command.CombinedOutput()
+		if err != nil {
+			check(fmt.Errorf("%w: %s", err, output))
+		}
+	}
+	fmt.Printf("%-46s %-66s %7s  %s\n", "break", "scenario that must fail", "seconds", "failed")
+	var survivors int
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	slots := make(chan bool, 3)
+	for i, b := range spoils {
+		if !regexp.MustCompile(*only).MatchString(b.name) {
+			continue
+		}
+		text, err := b.spoilt(content)
+		check(err)
+		file := filepath.Join(dir, fmt.Sprint(i, ".json"))
+		check(os.WriteFile(file, text, 0o600))
+		all.Go(func() {
+			slots <- true
+			defer func() { <-slots }()
+			start := time.Now()
+			var output bytes.Buffer
+			command := exec.Command(binary, "-test.run", b.scenario, "-test.timeout", "8m", "-template", file)
+			command.Stdout, command.Stderr = &output, &output
+			failed := command.Run() != nil
+			verdict := "yes"
+			switch {
+			case !failed:
+				verdict = "NO"
+			case !regexp.MustCompile("(?s)--- FAIL: .*").Match(output.Bytes()) || !regexp.MustCompile("(?s)"+b.says).Match(output.Bytes()):
+				verdict = "NO, it failed for another reason:\n" + output.String()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if verdict != "yes" {
+				survivors++
+			}
+			fmt.Printf("%-46s %-66s %7.0f  %s\n", b.name, b.scenario, time.Since(start).Seconds(), verdict)
+		})
+	}
+	all.Wait()
+	if survivors > 0 {
+		fmt.Println(survivors, "breaks survived")
+		os.RemoveAll(dir)
+		os.Exit(1)
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,193 @@
+package lab
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Repetitions of the creation, with random delays in each.
+const repetitions = 20
+
+func someDelay() time.Duration { return time.Duration(rand.IntN(1000)) * time.Millisecond }
+
+func TestCreation(t *testing.T) {
+	t.Parallel()
+	for _, distribution := range []Distribution{AmazonLinux, Ubuntu22, Ubuntu24} {
+		t.Run(string(distribution), func(t *testing.T) {
+			scenario(t, Options{Distribution: distribution, Media: 2, Delay: someDelay}, nil, func(t *testing.T, s *Stack) {
+				checkCluster(t, s)
+				checkInstaller(t, s)
+				checkUnits(t, s)
+			})
+		})
+	}
+}
+
+// TestCreationAgainAndAgain: whichever node is late, the cluster is the same.
+func TestCreationAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	for i := range repetitions {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			options := Options{Row: fmt.Sprintf("TestCreationAgainAndAgain (longest of %d)", repetitions), Media: 2, Scale: 50, Delay: someDelay}
+			scenario(t, options, nil, func(t *testing.T, s *Stack) { checkCluster(t, s) })
+		})
+	}
+}
+
+// checkCluster waits for four masters and all Media Nodes, which boot at once, and looks at them.
+func checkCluster(t *testing.T, s *Stack) {
+	t.Helper()
+	ready(t, s, 0, 1, 2, 3, 4)
+	for slot := 1; slot <= 4; slot++ {
+		checkMaster(t, s, slot)
+		if calls := s.Calls(Group(slot), "GetSecretValue"); calls > 2 {
+			t.Errorf("slot %d read the secret %d times", slot, calls)
+		}
+	}
+	if masters, media := s.Signals("MasterReady"), s.Signals("MediaReady"); len(masters) != 4 || len(media) != s.Options.Media {
+		t.Errorf("signals: %v %v", masters, media)
+	}
+	// Nobody waits for somebody else's turn: the whole takes hardly longer than the slowest node by itself.
+	s.mu.Lock()
+	all := slices.Clone(s.all)
+	s.mu.Unlock()
+	var slowest time.Duration
+	first, last := all[0].Launched, time.Time{}
+	for _, m := range all {
+		at := s.readyAt(m)
+		slowest = max(slowest, at.Sub(m.Launched))
+		if m.Launched.Before(first) {
+			first = m.Launched
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	ratio := last.Sub(first).Seconds() / slowest.Seconds()
+	s.mu.Lock()
+	s.figures = fmt.Sprintf("ready in %.2f times the slowest node's %.1f s", ratio, slowest.Seconds())
+	s.mu.Unlock()
+	if ratio > 1.5 {
+		t.Errorf("the cluster took %.2f times as long as its slowest node", ratio)
+	}
+}
+
+// checkInstaller compares the flags with OpenVidu's documentation.
+func checkInstaller(t *testing.T, s *Stack) {
+	t.Helper()
+	secret := s.Secret()
+	want := []string{"--no-tty", "--install", "--environment=aws", "--deployment-type=ha", "--node-role=master-node", "--external-load-balancer",
+		"--master-node-private-ip-list=" + masterIps(s)}
+	for flag, key := range map[string]string{
+		"openvidu-pro-license": "OPENVIDU_PRO_LICENSE", "domain-name": "DOMAIN_NAME", "enabled-modules": "ENABLED_MODULES", "rtc-engine": "OPENVIDU_RTC_ENGINE",
+		"redis-password": "REDIS_PASSWORD", "mongo-admin-user": "MONGO_ADMIN_USERNAME", "mongo-admin-password": "MONGO_ADMIN_PASSWORD",
+		"mongo-replica-set-key": "MONGO_REPLICA_SET_KEY", "minio-access-key": "MINIO_ACCESS_KEY", "minio-secret-key": "MINIO_SECRET_KEY",
+		"dashboard-admin-user": "DASHBOARD_ADMIN_USERNAME", "dashboard-admin-password": "DASHBOARD_ADMIN_PASSWORD",
+		"grafana-admin-user": "GRAFANA_ADMIN_USERNAME", "grafana-admin-password": "GRAFANA_ADMIN_PASSWORD",
+		"meet-initial-admin-password": "MEET_INITIAL_ADMIN_PASSWORD", "meet-initial-api-key": "MEET_INITIAL_API_KEY",
+		"livekit-api-key": "LIVEKIT_API_KEY", "livekit-api-secret": "LIVEKIT_API_SECRET", "turn-domain-name": "LIVEKIT_TURN_DOMAIN_NAME",
+	} {
+		if value := fmt.Sprint(secret[key]); key != "LIVEKIT_TURN_DOMAIN_NAME" || strings.Contains(value, ".") {
+			want = append(want, "--"+flag+"="+value)
+		}
+	}
+	slices.Sort(want)
+	got := strings.Split(s.Machine(Group(1)).Shell("cat /etc/lab/installer-flags"), "\n")
+	slices.Sort(got)
+	expect(t, "list of the installer's flags", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	media := s.Machine(MediaGroup)
+	if media == nil {
+		return
+	}
+	want = []string{"--no-tty", "--install", "--environment=aws", "--deployment-type=ha", "--node-role=media-node",
+		"--master-node-private-ip-list=" + masterIps(s), "--private-ip=" + media.Ip, fmt.Sprint("--redis-password=", secret["REDIS_PASSWORD"])}
+	expect(t, "list of the installer's flags", media.Shell("cat /etc/lab/installer-flags"), strings.Join(want, "\n"))
+}
+
+// dockerUnit is as far as our units meet it what Docker's package brings.
+const dockerUnit = `[Unit]
+Description=Docker Application Container Engine
+After=network-online.target
+Wants=network-online.target
+[Service]
+Type=notify
+ExecStart=/usr/bin/docker
+[Install]
+WantedBy=multi-user.target
+`
+
+// checkUnits lets systemd itself read the unit files, with the drop-ins and with what it makes of /etc/fstab.
+func checkUnits(t *testing.T, s *Stack) {
+	t.Helper()
+	const verify = `
+printf '%s' "$(cat /etc/lab/docker.service)" >/etc/systemd/system/docker.service
+mkdir -p /tmp/generated
+/lib/systemd/system-generators/systemd-fstab-generator /tmp/generated /tmp/generated /tmp/generated 2>&1 | grep -v 'Failed to create unit file.*exists'
+[[ ! -e /tmp/generated/opt-openvidu.mount ]] || cp /tmp/generated/opt-openvidu.mount /etc/systemd/system/
+for unit in UNITS; do systemd-analyze verify --man=no --recursive-errors=yes "/etc/systemd/system/$unit" 2>&1 || echo "$unit: code $?"; done`
+	for group, units := range map[string]string{
+		Group(2):   "openvidu-node.service openvidu.service docker.service opt-openvidu.mount",
+		MediaGroup: "openvidu-node.service openvidu-drain.service openvidu.service docker.service",
+	} {
+		m := s.Machine(group)
+		m.put("etc/lab/docker.service", dockerUnit)
+		expect(t, "what systemd says of the units of "+group, m.Shell(strings.Replace(verify, "UNITS", units, 1)), "")
+	}
+	master := s.Machine(Group(2))
+	expect(t, "order of mount and Docker", master.Shell("grep -c '^Before=docker.service$' /etc/systemd/system/opt-openvidu.mount"), "1")
+	expect(t, "a unit that no mount precedes", master.Shell("cat /etc/systemd/system/openvidu.service.d/*.conf | grep -c -e RequiresMountsFor=/opt/openvidu -e AssertPathIsMountPoint=/opt/openvidu"), "2")
+	master.Shell("rm /etc/systemd/system/docker.service")
+}
+
+func TestSubnetsAreUsedInTurn(t *testing.T) {
+	t.Parallel()
+	for count := 1; count <= 3; count++ {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			scenario(t, Options{}, map[string]any{"OpenViduMasterNodeSubnets": subnets[:count]}, func(t *testing.T, s *Stack) {
+				ready(t, s, 1, 2, 3, 4)
+				for slot := 1; slot <= 4; slot++ {
+					checkMaster(t, s, slot)
+					subnet := subnets[(slot-1)%count].(string)
+					if ip := fixedIp(s, slot); !within(ip, subnet) {
+						t.Errorf("slot %d has %s, not in %s", slot, ip, network[subnet])
+					}
+					_, volumes := s.Machine(Group(slot)).held()
+					if len(volumes) != 1 || volumes[0] != s.volume(slot) {
+						t.Errorf("slot %d holds %v", slot, volumes)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestTurnDomainReachesTheInstaller(t *testing.T) {
+	change := map[string]any{"TurnDomainName": "turn.example.com", "RTCEngine": "mediasoup", "RetainVolumes": "false", "TurnCertificateARN": importCertificate("turn.example.com")}
+	scenario(t, Options{Masters: 1}, change, func(t *testing.T, s *Stack) {
+		ready(t, s, 1)
+		checkMaster(t, s, 1)
+		expect(t, "domain", s.Secret()["LIVEKIT_TURN_DOMAIN_NAME"].(string), "turn.example.com")
+		checkInstaller(t, s)
+	})
+}
+
+func within(ip, subnet string) bool {
+	_, block, err := net.ParseCIDR(network[subnet] + ".0/20")
+	must(err)
+	return block.Contains(net.ParseIP(ip))
+}
+
+// volume of a slot.
+func (s *Stack) volume(slot int) *volume {
+	for _, kind := range []string{"VolumesRetained", "VolumesDeleted"} {
+		if v := s.volumeOf(fmt.Sprint(kind, slot)); v != nil {
+			return v
+		}
+	}
+	return nil
+}
