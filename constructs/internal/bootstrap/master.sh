@@ -77,7 +77,7 @@ attach_volume() {
 
 attach_data_volume() {
   local size
-  retry 90 10 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
+  retry 45 20 attach_volume || die "volume $VOLUME_ID never became $DEVICE; is it a Nitro instance?"
   size=$(blockdev --getsize64 "$DEVICE")
   ((size >= DISK_SIZE << 30)) || die "volume $VOLUME_ID has $((size >> 30)) GiB; DiskSize asks for $DISK_SIZE"
 }
