@@ -5,6 +5,9 @@ const THREE = 'subnet-a,subnet-b,subnet-c';
 const ARN = 'arn:aws:acm:eu-west-1:111122223333:certificate';
 const AMAZON = '/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default';
 const CANONICAL = '/aws/service/canonical/ubuntu/server/24.04/stable/current';
+const RESTORED = ['snap-1', 'snap-2', 'snap-3', 'snap-4'];
+const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Restored-Ab12Cd';
+const NEWER = ['RecordingsStorage', 'S3AppDataBucketName', 'S3ClusterDataBucketName', 'VolumeSnapshotIds', 'RestoredSharedInfoArn'];
 const EVERYTHING = {
   OpenViduVPC: 'vpc-9', OpenViduMasterNodeSubnets: [...FIVE, 'subnet-a', 'subnet-lost'], DiskSize: '50', RetainVolumes: 'false',
   OpenViduCertificateARN: `${ARN}/expired`, MediaNodeInstanceType: 'c7g.xlarge', MinNumberOfMediaNodes: '9',
@@ -231,7 +234,11 @@ const preflight = [
   { name: 'Update: other Media Node subnets', now: { OpenViduMediaNodeSubnets: ['subnet-d'] }, before: {} },
   { name: 'Update: TURN added', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` }, before: {} },
   { name: 'Update: from a template that did not check as much', before: Object.fromEntries(['MasterNodeInstanceType', 'MediaNodeInstanceType',
-    'InitialNumberOfMediaNodes', 'OpenViduCertificateARN', 'DomainName', 'MasterNodeRootVolumeSize'].map((key) => [key, undefined])) },
+    'InitialNumberOfMediaNodes', 'OpenViduCertificateARN', 'DomainName', 'MasterNodeRootVolumeSize', ...NEWER].map((key) => [key, undefined])) },
+
+  { name: 'Update: recordings to S3, from a template that knew volumes only', now: { RecordingsStorage: 'S3' },
+    before: Object.fromEntries(NEWER.map((key) => [key, undefined])), refused: "RecordingsStorage: 'S3' would leave recordings behind; go back to 'Volumes'." },
+  { name: 'Update: to a template that knows volumes only', now: Object.fromEntries(NEWER.map((key) => [key, undefined])), before: {} },
 
   { name: 'Update: nearly everything wrong', now: EVERYTHING, before: {},
     refused: "OpenViduMasterNodeSubnets: 'subnet-a,subnet-b,subnet-c,subnet-d,subnet-e,subnet-a,subnet-lost' would take Master Nodes 4 from their IPs and data; go back to 'subnet-a,subnet-b,subnet-c'. "
@@ -246,6 +253,10 @@ const preflight = [
 const credentials = [
   { name: 'Update: another OpenViduVersion', before: '3.9.0', now: '3.10.0', secret: { OPENVIDU_VERSION: '3.9.0' },
     refused: "OpenViduVersion: '3.10.0' was given, but this cluster runs 3.9.0 and the parameter upgrades nothing. Keep 3.9.0; or upgrade as OpenVidu documents, set OPENVIDU_VERSION in the secret SECRET to 3.10.0 and repeat this update." },
+  { name: 'Update: another InitialMeetAdminPassword', before: '3.9.0', now: '3.9.0', initial: { MEET_INITIAL_ADMIN_PASSWORD: 'another-password' },
+    refused: 'InitialMeetAdminPassword counts at creation only. Go back to what it was, and change it in OpenVidu Meet.' },
+  { name: 'Update: another InitialMeetApiKey', before: '3.9.0', now: '3.9.0', initial: { MEET_INITIAL_API_KEY: 'another-key' },
+    refused: 'InitialMeetApiKey counts at creation only. Go back to what it was, and change it in OpenVidu Meet.' },
   { name: 'Update: a secret that a hand edit broke', before: '3.9.0', now: '3.9.0', secret: '{"REDIS_PASSWORD":"hunter2"',
     refused: 'The secret SECRET is not a JSON object and was left as it is. Mend it, then repeat the operation.' },
   { name: 'Update: a secret that waits for its deletion', before: '3.9.0', now: '3.9.0', deleted: true,
@@ -278,7 +289,7 @@ const properties = (changes) => ({
   ...changes,
 });
 
-module.exports = { ARN, FIVE, VPC, credentials, preflight, properties };
+module.exports = { ARN, FIVE, RESTORED, VPC, credentials, preflight, properties };
 
 // As a program: what refuses what, for the documentation.
 if (require.main === module) {

@@ -18,7 +18,8 @@ const sdk = {
   '@aws-sdk/client-cloudformation': ['CloudFormationClient', 'DescribeStacksCommand'],
   '@aws-sdk/client-acm': ['ACMClient', 'DescribeCertificateCommand'],
   '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeInstanceTypeOfferingsCommand',
-    'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSubnetsCommand'],
+    'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSnapshotsCommand', 'DescribeSubnetsCommand'],
+  '@aws-sdk/client-s3': ['S3Client', 'GetBucketLocationCommand'],
   '@aws-sdk/client-secrets-manager': ['SecretsManagerClient', 'GetSecretValueCommand', 'PutSecretValueCommand'],
 };
 
@@ -252,21 +253,23 @@ const testFrame = (test, file, create, aws, slow) => {
     await world.fail({ ...create(), ResourceProperties: undefined });
   });
 
+  // Pauses are cut to a hundredth, and so is the function's own time: this leaves it a minute, also on a busy machine.
+  const plenty = 6e6;
   for (const [outcome, calls] of [['SUCCESS', aws], ['FAILED', () => ({})]]) {
     test(`an answer of ${outcome} that is refused or cut off twice is sent a third time`, async (t) => {
       const world = await start(t, file, calls());
       world.refuse = [503, 0];
       world.pause = 0.01;
-      assert.equal((await world.invoke(create())).Status, outcome);
+      assert.equal((await world.invoke(create(), plenty)).Status, outcome);
     });
 
     test(`an answer of ${outcome} that is refused three times makes the handler throw, so that Lambda repeats it`, async (t) => {
       const world = await start(t, file, calls());
       world.refuse = [403, 403, 403];
       world.pause = 0.01;
-      await assert.rejects(world.invoke(create()), /^Error: CloudFormation: 403$/);
+      await assert.rejects(world.invoke(create(), plenty), /^Error: CloudFormation: 403$/);
       assert.equal(JSON.parse(world.puts[2].body).Status, outcome);
-      assert.equal((await world.invoke(create())).Status, outcome);
+      assert.equal((await world.invoke(create(), plenty)).Status, outcome);
     });
   }
 

@@ -16,6 +16,8 @@ const FROZEN = {
   [BUCKETS[0]]: 'would leave recordings behind',
   [BUCKETS[1]]: 'would leave data behind',
 };
+// What a template without these parameters does.
+const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '' };
 const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
@@ -44,8 +46,8 @@ const describeSubnets = async (ids) => new Map(
   (await describe('Subnets', matching('subnet-id', ids))).map((subnet) => [subnet.SubnetId, subnet]));
 
 // The snapshots of the slots, in their order; EC2 answers in an order of its own.
-const describeSnapshots = async (ids) => {
-  const found = ids.length ? await describe('Snapshots', matching('snapshot-id', ids)) : [];
+const describeSnapshots = async (ids, options) => {
+  const found = ids.length ? await describe('Snapshots', matching('snapshot-id', ids), options) : [];
   return ids.map((id) => found.find(({ SnapshotId }) => SnapshotId === id));
 };
 
@@ -256,7 +258,8 @@ const spread = (zones) => {
   return `Master Nodes: ${[...counts].map((one) => one.join(' ')).join(', ')}; ${told.join('; ')}.`;
 };
 
-exports.work = async ({ RequestType, StackId, ResourceProperties: now, OldResourceProperties }, left) => {
+exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourceProperties }, left) => {
+  const now = { ...PLAIN, ...ResourceProperties };
   const [masters, media, given] = SUBNETS.map((parameter) => listOf(now, parameter));
   const restored = listOf(now, SNAPSHOTS);
   if (!now.AmiId) {
@@ -292,14 +295,14 @@ exports.work = async ({ RequestType, StackId, ResourceProperties: now, OldResour
       describe('Images', { ImageIds: [now.AmiId], IncludeDeprecated: true }, options)))?.[0] || null),
     attempt('instance types', () => describe('InstanceTypes', wanted, options)),
     attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
-    attempt(SNAPSHOTS, () => describeSnapshots(restored)),
+    attempt(SNAPSHOTS, () => describeSnapshots(restored, options)),
     ...CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
       && attempt(parameter, () => describeCertificate(now[parameter], options))),
     ...BUCKETS.map((parameter) => now[parameter] && attempt(parameter, () => bucketRegion(now[parameter], options))),
   ]);
   const [subnets, , image] = facts;
   const balancers = [given.length ? given : [...masters, ...media], given.length ? given : media].map((ids) => onePerZone(subnets, ids));
-  const before = RequestType === 'Update' && OldResourceProperties;
+  const before = RequestType === 'Update' && { ...PLAIN, ...OldResourceProperties };
   const found = problems(now, before, [region, account, prefix], facts, balancers);
   if (found.length && !await rollingBack(StackId)) throw new Error(tell(found));
   return {
