@@ -20,7 +20,7 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
-// oneFinding is how cdk-nag writes, and compliance.Accept takes, a finding of a rule that has many.
+// oneFinding is how cdk-nag writes, and compliance.Accept takes, a finding of a rule that has many, or an expression for some.
 var oneFinding = regexp.MustCompile(`^(.+?)\[(.+)\]$`)
 
 // The whole app against two rule packs of cdk-nag. What does not follow a rule says why, beside the resource in the code; and
@@ -38,6 +38,9 @@ func TestRulesOfCdkNagAreFollowedOrTheReasonIsGiven(t *testing.T) {
 			suppression := &cdknag.NagPackSuppression{Id: &accepted.Rule, Reason: &reason}
 			if match := oneFinding.FindStringSubmatch(accepted.Rule); match != nil {
 				suppression.Id, suppression.AppliesTo = &match[1], &[]any{match[2]}
+				if strings.HasPrefix(match[2], "/") {
+					suppression.AppliesTo = &[]any{&cdknag.RegexAppliesTo{Regex: &match[2]}}
+				}
 			}
 			cdknag.NagSuppressions_AddResourceSuppressions(node, &[]*cdknag.NagPackSuppression{suppression}, jsii.Bool(true))
 			unused[reason] = true

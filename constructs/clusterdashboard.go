@@ -9,13 +9,13 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// ClusterDashboardProps are the properties of ClusterDashboard. All are required.
+// ClusterDashboardProps are the properties of ClusterDashboard.
 type ClusterDashboardProps struct {
-	// Masters of the cluster, in the stack of the dashboard.
+	// Masters of the cluster, in the stack of the dashboard. Required.
 	Masters MasterCluster
-	// Fleet of the cluster, in the stack of the dashboard.
+	// Fleet of the cluster, in the stack of the dashboard. Required.
 	Fleet MediaFleet
-	// LoadBalancer of the cluster.
+	// LoadBalancer of the cluster. Required.
 	LoadBalancer MainLoadBalancer
 }
 

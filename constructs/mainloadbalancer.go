@@ -7,6 +7,8 @@ import (
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // MainLoadBalancerProps are the properties of MainLoadBalancer.
@@ -93,6 +95,7 @@ func (m *mainBalancer) turnOnMain(props *MainLoadBalancerProps, group awsec2.Sec
 		Protocol:            nlb.Protocol_TCP,
 		DefaultTargetGroups: &[]nlb.INetworkTargetGroup{toMasters("MastersHttp", masterHttpPort)},
 	}).Node().DefaultChild().(nlb.CfnListener)
+	compliance.Accept(http, "What comes here is sent to HTTPS.", "NIST.800.53.R5-ELBv2ACMCertificateRequired")
 	target := tls.TargetGroupArn()
 	m.masters = tls.TargetGroupFullName()
 	if when != nil {

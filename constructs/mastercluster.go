@@ -37,10 +37,10 @@ type MasterClusterProps struct {
 	// with the way to upgrade. Default: 3.9.0.
 	OpenViduVersion *string
 	// InitialMeetAdminPassword of OpenVidu Meet's user admin. It counts at creation only; change it in OpenVidu Meet later.
-	// Default (also ""): a random one, in the secret.
+	// Default: a random one, in the secret (also for "").
 	InitialMeetAdminPassword *string
 	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
-	// Default (also ""): a random one, in the secret.
+	// Default: a random one, in the secret (also for "").
 	InitialMeetApiKey *string
 	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
 	// the other. Default: MinIO on the volumes.
@@ -211,6 +211,8 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 
 	compliance.Accept(c.nodes.role, "Instances with the cluster's tag alone, by a condition: no id is known before.",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:*:*:instance/*]")
+	compliance.Accept(c.nodes.role, "Each names one interface or volume: an id belongs to one region and account.",
+		`AwsSolutions-IAM5[/^Resource::\["arn:\$\{AWS::Partition\}:ec2:\*:\*:(network-interface|volume)/\$\{Id\}"/]`)
 	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 
 	header := append(c.nodes.header(c, c, props.InstanceProps),

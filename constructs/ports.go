@@ -118,7 +118,11 @@ func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.Securit
 				IpProtocol: &p.protocol, FromPort: jsii.Number(p.first), ToPort: jsii.Number(p.last), Description: &p.use,
 			}))
 		}
-		made = append(made, awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound))
+		rule := awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound)
+		if p.from == anyone {
+			compliance.Accept(rule, "Browsers come here first, from anywhere, and are sent to HTTPS.", "AwsSolutions-EC23")
+		}
+		made = append(made, rule)
 	}
 	for _, rule := range made {
 		rule.CfnOptions().SetCondition(when)

@@ -23,33 +23,48 @@ type PreflightProps struct {
 	MediaSubnetIds *[]*string
 	// LoadBalancerSubnetIds are public subnets for the load balancers, in a list that a parameter gives
 	// (LoadBalancerSubnets); one of each zone is used, and every zone of the nodes must have one. Then the nodes' subnets
-	// may be private, with a default route. Default, and when the list is empty: load balancers share the nodes' subnets,
-	// which must be public.
+	// may be private, with a default route. Default: none (also an empty list); load balancers share the nodes' subnets, which
+	// must be public.
 	LoadBalancerSubnetIds *[]*string
 	// ImageId of the nodes (AmiId). Required.
 	ImageId *string
-	// MasterRootVolumeSize and MediaRootVolumeSize of the nodes, in GiB (MasterNodeRootVolumeSize, MediaNodeRootVolumeSize).
-	// Default: 50.
-	MasterRootVolumeSize, MediaRootVolumeSize *float64
-	// MasterInstanceType and MediaInstanceType of the nodes (MasterNodeInstanceType, MediaNodeInstanceType). Required.
-	MasterInstanceType, MediaInstanceType *string
-	// InitialCapacity of the fleet, and its limits (InitialNumberOfMediaNodes, MinNumberOfMediaNodes, MaxNumberOfMediaNodes).
-	// Default: not checked; the free addresses of subnets then are, for one Media Node each.
-	InitialCapacity, MinCapacity, MaxCapacity *float64
-	// DomainName of the cluster, and the ARN of the ACM certificate that must cover it (OpenViduCertificateARN). Required.
-	DomainName, CertificateArn *string
-	// TurnDomainName of TURN over TLS, and the ARN of its ACM certificate (TurnCertificateARN). Default, and when empty: no TURN.
-	TurnDomainName, TurnCertificateArn *string
+	// MasterRootVolumeSize of the Master Nodes, in GiB (MasterNodeRootVolumeSize). Default: 50.
+	MasterRootVolumeSize *float64
+	// MediaRootVolumeSize of the Media Nodes, in GiB (MediaNodeRootVolumeSize). Default: 50.
+	MediaRootVolumeSize *float64
+	// MasterInstanceType of the Master Nodes (MasterNodeInstanceType). Required.
+	MasterInstanceType *string
+	// MediaInstanceType of the Media Nodes (MediaNodeInstanceType). Required.
+	MediaInstanceType *string
+	// InitialCapacity of the fleet (InitialNumberOfMediaNodes). Default: not checked.
+	InitialCapacity *float64
+	// MinCapacity of the fleet (MinNumberOfMediaNodes). Default: not checked.
+	MinCapacity *float64
+	// MaxCapacity of the fleet (MaxNumberOfMediaNodes). Default: not checked; the free addresses of subnets then are, for one
+	// Media Node each.
+	MaxCapacity *float64
+	// DomainName of the cluster. Required.
+	DomainName *string
+	// CertificateArn of the ACM certificate that must cover DomainName (OpenViduCertificateARN). Required.
+	CertificateArn *string
+	// TurnDomainName of TURN over TLS. Default: none (also "").
+	TurnDomainName *string
+	// TurnCertificateArn of the ACM certificate that must cover TurnDomainName (TurnCertificateARN). Default: none (also "").
+	TurnCertificateArn *string
 	// DiskSize of the data volumes, in GB. Required.
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.
 	RetainVolumes *string
-	// RecordingsStorage is Volumes or S3, and the names of buckets that exist or are empty (S3AppDataBucketName,
-	// S3ClusterDataBucketName). Default: volumes.
-	RecordingsStorage, AppDataBucketName, ClusterDataBucketName *string
-	// SnapshotIds that the four slots are restored from, in a list that a parameter gives (VolumeSnapshotIds), and the ARN of
-	// the secret with their credentials (RestoredSharedInfoArn). Default, and when empty: blank volumes.
-	SnapshotIds       *[]*string
+	// RecordingsStorage is Volumes or S3. Default: Volumes.
+	RecordingsStorage *string
+	// AppDataBucketName of a bucket that exists (S3AppDataBucketName). Default: none (also ""), a new one.
+	AppDataBucketName *string
+	// ClusterDataBucketName of a bucket that exists (S3ClusterDataBucketName). Default: none (also ""), a new one.
+	ClusterDataBucketName *string
+	// SnapshotIds that the four slots are restored from, in a list that a parameter gives (VolumeSnapshotIds).
+	// Default: blank volumes (also an empty list).
+	SnapshotIds *[]*string
+	// RestoredSecretArn of the secret with the credentials of what is restored (RestoredSharedInfoArn). Default: none (also "").
 	RestoredSecretArn *string
 }
 
@@ -102,6 +117,9 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
 			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
+	compliance.Accept(function.Role(), "Which buckets and certificates are given, parameters say at each update; it learns region, names and validity of them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")
 	// The names are those of the parameters: the function's messages tell them.
 	p.checks = newCustomResource(p, "Checks", "Custom::OpenViduPreflight", function, map[string]any{
 		"OpenViduVPC":               props.VpcId,

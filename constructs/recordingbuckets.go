@@ -8,15 +8,17 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // RecordingBucketsProps are the properties of RecordingBuckets.
 type RecordingBucketsProps struct {
 	// AppDataBucketName of a bucket of yours, in the cluster's region, for recordings and other data of applications.
-	// Default (also ""): a new bucket, see RecordingBuckets.
+	// Default: a new bucket (also for ""), see RecordingBuckets.
 	AppDataBucketName *string
 	// ClusterDataBucketName of a bucket of yours, in the cluster's region, for the cluster's own data: logs and metrics.
-	// It must be another one. Default (also ""): a new bucket, see RecordingBuckets.
+	// It must be another one. Default: a new bucket (also for ""), see RecordingBuckets.
 	ClusterDataBucketName *string
 	// Condition under which the cluster uses S3, decided at deployment. Default: always.
 	Condition awscdk.CfnCondition
@@ -78,6 +80,10 @@ func (b *recordingBuckets) newBucket(id, given string) *string {
 				AbortIncompleteMultipartUploadAfter: awscdk.Duration_Days(jsii.Number(7)),
 			}},
 		})
+		compliance.Accept(made, "Server access logs take one more bucket, which is the account's: see Server access logging of the bucket.",
+			"AwsSolutions-S1", "NIST.800.53.R5-S3BucketLoggingEnabled")
+		compliance.Accept(made, "A second region is the account's to choose; old versions are kept for 30 days.", "NIST.800.53.R5-S3BucketReplicationEnabled")
+		compliance.Accept(made, "S3 encrypts with keys of its own. Who wants one of KMS gives a bucket that has it.", "NIST.800.53.R5-S3DefaultEncryptionKMS")
 		name = made.BucketName()
 		when := b.when
 		if given != "" {
@@ -116,6 +122,8 @@ func (b *recordingBuckets) allowAccess() {
 			Resources: arns("/*"),
 		}),
 	}})
+	compliance.Accept(policy, "All objects of the two buckets, which are the cluster's own.",
+		`AwsSolutions-IAM5[/^Resource::\["arn:\$\{AWS::Partition\}:s3:::\$\{Name\}/\*"/]`)
 	b.access = policy
 	if b.when != nil {
 		policy.Node().DefaultChild().(awscdk.CfnResource).CfnOptions().SetCondition(b.when)

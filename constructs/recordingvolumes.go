@@ -84,7 +84,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	v := &recordingVolumes{size: size, key: props.EncryptionKey}
 	constructs.NewConstruct_Override(v, scope, id)
 
-	compliance.Accept(v, "Plans of AWS Backup are the account's; they may select these volumes.", "NIST.800.53.R5-EC2EBSInBackupPlan")
+	compliance.Accept(v, "Data Lifecycle Manager takes daily snapshots; plans of AWS Backup are the account's, and may select these volumes too.", "NIST.800.53.R5-EC2EBSInBackupPlan")
 
 	policy := props.RemovalPolicy
 	if policy == "" || policy == awscdk.RemovalPolicy_RETAIN {
@@ -154,6 +154,8 @@ func (v *recordingVolumes) takeSnapshots(days float64) {
 		ManagedPolicies: &[]awsiam.IManagedPolicy{
 			awsiam.ManagedPolicy_FromAwsManagedPolicyName(jsii.String("service-role/AWSDataLifecycleManagerServiceRole"))},
 	})
+	compliance.Accept(role, "What Data Lifecycle Manager needs is AWS's to say.",
+		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole]")
 	policy := awsdlm.NewCfnLifecyclePolicy(v, jsii.String("Snapshots"), &awsdlm.CfnLifecyclePolicyProps{
 		Description:      jsii.String("OpenVidu daily snapshots"),
 		ExecutionRoleArn: role.RoleArn(),

@@ -11,7 +11,8 @@ const metadataType = "openvidu:accepted"
 
 // Accepted is one rule that a construct and all inside it do not follow.
 type Accepted struct {
-	// Rule like AwsSolutions-SMG4, or one finding of it, like AwsSolutions-IAM5[Resource::*].
+	// Rule like AwsSolutions-SMG4, or one finding of it, like AwsSolutions-IAM5[Resource::*], or those that a
+	// regular expression of JavaScript matches, like AwsSolutions-IAM5[/^Resource::arn/].
 	Rule string
 	// Reason why the rule is not followed.
 	Reason string
