@@ -134,8 +134,8 @@ func ExampleMainLoadBalancer() {
 
 	count(dir, "Video", "AWS::ElasticLoadBalancingV2::Listener", "AWS::ElasticLoadBalancingV2::TargetGroup")
 	// Output:
-	// AWS::ElasticLoadBalancingV2::Listener: 3
-	// AWS::ElasticLoadBalancingV2::TargetGroup: 3
+	// AWS::ElasticLoadBalancingV2::Listener: 4
+	// AWS::ElasticLoadBalancingV2::TargetGroup: 5
 }
 
 // Two clusters in one stack: each in a scope of its own. They share nothing but the boot scripts in the template.
@@ -174,6 +174,7 @@ func Example_tags() {
 	}
 	// Output:
 	// AWS::AutoScaling::AutoScalingGroup
+	// AWS::DLM::LifecyclePolicy
 	// AWS::EC2::NetworkInterface
 	// AWS::EC2::SecurityGroup
 	// AWS::EC2::Volume

@@ -85,15 +85,16 @@ func TestAlarmsByDefaultExistAlwaysAndTellNobody(t *testing.T) {
 		}
 	}
 
-	groups := map[string]string{} // target groups by the port that they check
-	for id, r := range resources {
-		if r.Type == "AWS::ElasticLoadBalancingV2::TargetGroup" {
-			groups[r.Properties["HealthCheckPort"].(string)] = id
-		}
+	groups := map[float64]string{} // target groups by the port of the listener that leads to them
+	for _, listener := range ofType(resources, "AWS::ElasticLoadBalancingV2::Listener") {
+		groups[listener.Properties["Port"].(float64)] = listener.Properties["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(map[string]any)["Ref"].(string)
 	}
-	for id, want := range map[string]struct{ port, after string }{"MastersUnhealthy": {"7880", "Masters"}, "MediaNodesUnhealthy": {"9092", "Fleet"}} {
-		if got := text(alarms[id].Properties["Dimensions"]); !strings.Contains(got, `"TargetGroup","Value":{"Fn::GetAtt":["`+groups[want.port]+`","TargetGroupFullName"]}`) {
-			t.Errorf("%s watches %s, not %s", id, got, groups[want.port])
+	for id, want := range map[string]struct {
+		listener float64
+		after    string
+	}{"MastersUnhealthy": {443, "Masters"}, "MediaNodesUnhealthy": {1935, "Fleet"}} {
+		if got := text(alarms[id].Properties["Dimensions"]); !strings.Contains(got, `"TargetGroup","Value":{"Fn::GetAtt":["`+groups[want.listener]+`","TargetGroupFullName"]}`) {
+			t.Errorf("%s watches %s, not %s", id, got, groups[want.listener])
 		}
 		// Before the nodes are ready it would be raised by every creation.
 		if got := text(alarms[id].DependsOn); !strings.HasPrefix(got, `["`+want.after+`AllReady`) {
@@ -254,7 +255,7 @@ func TestDashboardShowsTheClusterInAnyRegion(t *testing.T) {
 	own := " Cluster " + strings.ReplaceAll(cluster, `"`, "'") + " Maximum"
 	want := []string{
 		"AWS/EC2 CPUUtilization AutoScalingGroupName {'Ref':'" + id("AWS::AutoScaling::AutoScalingGroup", "Fleet") + "'}",
-		"AWS/NetworkELB HealthyHostCount LoadBalancer " + main + " TargetGroup " + group("BalancerMasters") + " Maximum",
+		"AWS/NetworkELB HealthyHostCount LoadBalancer " + main + " TargetGroup " + group("BalancerMastersTls") + " Maximum",
 		"AWS/NetworkELB HealthyHostCount LoadBalancer " + main + " TargetGroup " + group("BalancerRtmp") + " Maximum",
 		"OpenVidu disk_used_percent" + own,
 		"OpenVidu DrainMinutes" + own,
