@@ -1,6 +1,7 @@
 package constructs_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,6 +100,29 @@ func TestHostedZoneGetsRecordsAndCertificates(t *testing.T) {
 	for _, group := range ofType(resources, "AWS::EC2::SecurityGroup") {
 		if rules := text(group.Properties["SecurityGroupIngress"]); strings.Contains(text(group.Properties["GroupDescription"]), "load balancer") && !strings.Contains(rules, "::/0") {
 			t.Errorf("rules: %s", rules)
+		}
+	}
+}
+
+func TestRedirectIsOpenOverIpv6WhereTheLoadBalancerIs(t *testing.T) {
+	for kind, want := range map[nlb.IpAddressType]string{nlb.IpAddressType_IPV4: "0.0.0.0/0", nlb.IpAddressType_DUAL_STACK: "0.0.0.0/0 ::/0"} {
+		p := newProgram(t, "a", "b")
+		masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), p.masterProps())
+		fleet := constructs.NewMediaFleet(p.stack, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: p.vpc})
+		common := p.reached("Certificate")
+		common.IpAddressType = kind
+		constructs.NewMainLoadBalancer(p.stack, jsii.String("Balancer"), &constructs.MainLoadBalancerProps{LoadBalancerProps: common, Masters: masters, Fleet: fleet})
+		var ranges []string
+		for _, rule := range ofType(p.resources(), "AWS::EC2::SecurityGroupIngress") {
+			for _, key := range []string{"CidrIp", "CidrIpv6"} {
+				if cidr, ok := rule.Properties[key].(string); ok && rule.Properties["FromPort"] == 80.0 {
+					ranges = append(ranges, cidr)
+				}
+			}
+		}
+		slices.Sort(ranges)
+		if got := strings.Join(ranges, " "); got != want {
+			t.Errorf("%s: port 80 is open to %q, want %q", kind, got, want)
 		}
 	}
 }

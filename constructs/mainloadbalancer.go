@@ -104,7 +104,7 @@ func (m *mainBalancer) turnOnMain(props *MainLoadBalancerProps, group awsec2.Sec
 		m.masters = awscdk.Fn_ConditionIf(when.LogicalId(), m.masters, api.TargetGroupFullName()).ToString()
 	}
 	https.SetDefaultActions(&[]any{&nlb.CfnListener_ActionProperty{Type: jsii.String("forward"), TargetGroupArn: target}})
-	openTurnOnMain(m, props.Masters.securityGroup(), group, when)
+	openTurnOnMain(m, props.Masters.securityGroup(), group, props.dualStack(), when)
 }
 
 func (m *mainBalancer) Connections() awsec2.Connections       { return m.balancer.Connections() }

@@ -102,8 +102,9 @@ var turnOnMainPorts = []port{
 	{masterNodes, mainLoadBalancer, "tcp", masterHttpPort, masterHttpPort, "HTTP redirect"},
 }
 
-// openTurnOnMain makes the rules of turnOnMainPorts, where the condition holds (nil: always).
-func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.SecurityGroup, when awscdk.CfnCondition) {
+// openTurnOnMain makes the rules of turnOnMainPorts, where the condition holds (nil: always); those of anyone also over IPv6 for
+// a load balancer that has it.
+func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.SecurityGroup, ipv6 bool, when awscdk.CfnCondition) {
 	var made []awscdk.CfnResource
 	for _, p := range turnOnMainPorts {
 		id := fmt.Sprintf("%sFrom%s%d", p.to, p.from, p.first)
@@ -118,11 +119,17 @@ func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.Securit
 				IpProtocol: &p.protocol, FromPort: jsii.Number(p.first), ToPort: jsii.Number(p.last), Description: &p.use,
 			}))
 		}
-		rule := awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound)
-		if p.from == anyone {
-			compliance.Accept(rule, "Browsers come here first, from anywhere, and are sent to HTTPS.", "AwsSolutions-EC23")
+		rules := []awsec2.CfnSecurityGroupIngress{awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound)}
+		if p.from == anyone && ipv6 {
+			inbound.CidrIp, inbound.CidrIpv6 = nil, jsii.String("::/0")
+			rules = append(rules, awsec2.NewCfnSecurityGroupIngress(scope, jsii.String(id+"Ipv6"), inbound))
 		}
-		made = append(made, rule)
+		for _, rule := range rules {
+			if p.from == anyone {
+				compliance.Accept(rule, "Browsers come here first, from anywhere, and are sent to HTTPS.", "AwsSolutions-EC23")
+			}
+			made = append(made, rule)
+		}
 	}
 	for _, rule := range made {
 		rule.CfnOptions().SetCondition(when)

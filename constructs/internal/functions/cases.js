@@ -185,6 +185,13 @@ const preflight = [
     refused: "VolumeSnapshotIds: 'snap-pending' is pending; wait until it is completed." },
   { name: 'a snapshot larger than the volumes', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-large'], RestoredSharedInfoArn: SECRET },
     refused: "DiskSize: '100' is less than snapshot snap-large has; give 500 or more." },
+  { name: 'snapshots in another order than the Master Nodes', now: { VolumeSnapshotIds: ['snap-2', 'snap-1', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-2' is of 10.0.1.12, which is not in 10.0.0.0/24 of Master Node 1; mend the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.1.0/24 of Master Node 2; mend the order, or the subnets." },
+  { name: 'a subnet too small for the address in the snapshot', now: { OpenViduMasterNodeSubnets: ['subnet-d', 'subnet-b', 'subnet-a'],
+    VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.0.0/29 of Master Node 1; mend the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-4' is of 10.0.0.14, which is not in 10.0.0.0/29 of Master Node 4; mend the order, or the subnets." },
   { name: 'a snapshot that does not tell its address', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-bare'], RestoredSharedInfoArn: SECRET },
     refused: "VolumeSnapshotIds: 'snap-bare' has no tag OpenViduPrivateIp; give it the private IP of its Master Node." },
 

@@ -54,6 +54,13 @@ const describeSnapshots = async (ids, options) => {
 // The address that the data of a snapshot was written with: a tag of the volume, which the snapshot carries on.
 const privateIp = (snapshot) => snapshot?.Tags?.find(({ Key }) => Key === 'OpenViduPrivateIp')?.Value;
 
+// inside tells whether an IPv4 address is of a range like 10.0.1.0/24.
+const inside = (ip, range) => {
+  const [first, bits] = range.split('/');
+  const [one, other] = [ip, first].map((text) => Math.floor(text.split('.').reduce((sum, part) => sum * 256 + +part, 0) / 2 ** (32 - bits)));
+  return one === other;
+};
+
 // What a call says that is no failure of ours but the answer: there is no such thing.
 const nullIf = (names, call) => call.catch((error) => {
   if (names.test(error.name)) return null;
@@ -217,7 +224,9 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
       if (!snapshot) continue;
       if (snapshot.State !== 'completed') say(SNAPSHOTS, `is ${snapshot.State}; wait until it is completed`, id);
       if (snapshot.VolumeSize > now.DiskSize) say('DiskSize', `is less than snapshot ${id} has; give ${snapshot.VolumeSize} or more`);
-      if (!privateIp(snapshot)) say(SNAPSHOTS, 'has no tag OpenViduPrivateIp; give it the private IP of its Master Node', id);
+      const [ip, range] = [privateIp(snapshot), subnets.get(slots(masters)[i])?.CidrBlock];
+      if (!ip) say(SNAPSHOTS, 'has no tag OpenViduPrivateIp; give it the private IP of its Master Node', id);
+      else if (range && !inside(ip, range)) say(SNAPSHOTS, `is of ${ip}, which is not in ${range} of Master Node ${i + 1}; mend the order, or the subnets`, id);
     }
   }
   for (const [i, parameter] of BUCKETS.entries()) {

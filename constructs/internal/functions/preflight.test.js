@@ -8,8 +8,8 @@ const FILE = 'preflight.js';
 
 // The account, in which the cases choose. Without more, a subnet is public, by the VPC's main route table.
 const SUBNETS = {
-  'subnet-a': { zone: 'eu-west-1a' }, 'subnet-b': { zone: 'eu-west-1b' }, 'subnet-c': { zone: 'eu-west-1c' },
-  'subnet-d': { zone: 'eu-west-1d' }, 'subnet-e': { zone: 'eu-west-1e' }, 'subnet-a2': { zone: 'eu-west-1a' }, 'subnet-b2': { zone: 'eu-west-1b' },
+  'subnet-a': { zone: 'eu-west-1a' }, 'subnet-b': { zone: 'eu-west-1b', CidrBlock: '10.0.1.0/24' }, 'subnet-c': { zone: 'eu-west-1c' },
+  'subnet-d': { zone: 'eu-west-1d', CidrBlock: '10.0.0.0/29' }, 'subnet-e': { zone: 'eu-west-1e' }, 'subnet-a2': { zone: 'eu-west-1a' }, 'subnet-b2': { zone: 'eu-west-1b' },
   'subnet-other': { zone: 'eu-west-1b', VpcId: 'vpc-2' },
   'subnet-own': { zone: 'eu-west-1a', default: { GatewayId: 'igw-1', State: 'active' } },
   'subnet-nat': { zone: 'eu-west-1a', MapPublicIpOnLaunch: false, default: { NatGatewayId: 'nat-1', State: 'active' } },
@@ -70,7 +70,7 @@ const snapshot = (address, more) => ({
   State: 'completed', VolumeSize: 100, Tags: [{ Key: 'Name', Value: 'data' }, ...address ? [{ Key: 'OpenViduPrivateIp', Value: address }] : []], ...more,
 });
 const SNAPSHOTS = {
-  'snap-1': snapshot('10.0.0.11'), 'snap-2': snapshot('10.0.0.12'), 'snap-3': snapshot('10.0.0.13'), 'snap-4': snapshot('10.0.0.14'),
+  'snap-1': snapshot('10.0.0.11'), 'snap-2': snapshot('10.0.1.12'), 'snap-3': snapshot('10.0.0.13'), 'snap-4': snapshot('10.0.0.14'),
   'snap-pending': snapshot('10.0.0.14', { State: 'pending' }),
   'snap-large': snapshot('10.0.0.14', { VolumeSize: 500 }),
   'snap-bare': snapshot(),
@@ -99,7 +99,7 @@ const aws = (calls = {}) => ({
     const ids = filter(Filters, 'subnet-id').filter((id) => id in SUBNETS).sort().reverse();
     return paged('Subnets', ids.map((SubnetId) => {
       const { zone: AvailabilityZone, default: _, ...more } = SUBNETS[SubnetId];
-      return { SubnetId, AvailabilityZone, VpcId: VPC, MapPublicIpOnLaunch: true, AvailableIpAddressCount: 251, ...more };
+      return { SubnetId, AvailabilityZone, VpcId: VPC, MapPublicIpOnLaunch: true, AvailableIpAddressCount: 251, CidrBlock: '10.0.0.0/24', ...more };
     }), NextToken);
   },
   DescribeRouteTables: ({ Filters, NextToken, ...others }) => {
@@ -213,7 +213,7 @@ for (const before of [undefined, ['subnet-a']]) {
     const { Snapshot1, Snapshot2, Snapshot3, Snapshot4, PrivateIp1, PrivateIp2, PrivateIp3, PrivateIp4, Subnet4, Zone4 } = await world.succeed(
       slots(['subnet-a'], before, ids));
     assert.deepEqual([Snapshot1, Snapshot2, Snapshot3, Snapshot4], ids.map((id) => id.trim()));
-    assert.deepEqual([PrivateIp1, PrivateIp2, PrivateIp3, PrivateIp4], ['10.0.0.13', '10.0.0.11', '10.0.0.14', '10.0.0.12']);
+    assert.deepEqual([PrivateIp1, PrivateIp2, PrivateIp3, PrivateIp4], ['10.0.0.13', '10.0.0.11', '10.0.0.14', '10.0.1.12']);
     assert.deepEqual([Subnet4, Zone4], ['subnet-a', 'eu-west-1a']);
   });
 
