@@ -10,10 +10,13 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	constructs10 "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 	"github.com/openvidu-ha/openvidu-ha/internal/partition"
 )
 
@@ -60,18 +63,14 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		VpcId:             p.text("OpenViduVPC"),
 		AvailabilityZones: &[]*string{awscdk.Fn_Select(jsii.Number(0), awscdk.Fn_GetAzs(nil))},
 	})
-	turn := awscdk.NewCfnCondition(stack, jsii.String("WithTurn"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("TurnCertificateARN"), "")),
-	})
-	ssh := awscdk.NewCfnCondition(stack, jsii.String("WithSsh"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("SshAccessCidr"), "")),
-	})
-	dns := awscdk.NewCfnCondition(stack, jsii.String("WithDns"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(p.text("HostedZoneId"), "")),
-	})
-	retain := awscdk.NewCfnCondition(stack, jsii.String("Retain"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionEquals(p.text("RetainVolumes"), "true"),
-	})
+	turn := p.given("WithTurn", p.text("TurnCertificateARN"))
+	ssh := p.given("WithSsh", p.text("SshAccessCidr"))
+	dns := p.given("WithDns", p.text("HostedZoneId"))
+	snapshots := p.given("FromSnapshots", awscdk.Fn_Join(jsii.String(""), p.list("VolumeSnapshotIds")))
+	secret := p.given("WithRestoredSecret", p.text("RestoredSharedInfoArn"))
+	retain := p.when("Retain", "RetainVolumes", "true")
+	s3 := p.when("WithS3", "RecordingsStorage", "S3")
+	alarms := p.given("WithAlarms", p.text("AlarmTopicArn"))
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
 		VpcId:                 p.text("OpenViduVPC"),
@@ -79,6 +78,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		MediaSubnetIds:        p.list("OpenViduMediaNodeSubnets"),
 		LoadBalancerSubnetIds: p.list("LoadBalancerSubnets"),
 		ImageId:               p.text("AmiId"),
+		MasterRootVolumeSize:  p.number("MasterNodeRootVolumeSize"),
+		MediaRootVolumeSize:   p.number("MediaNodeRootVolumeSize"),
 		MasterInstanceType:    p.text("MasterNodeInstanceType"),
 		MediaInstanceType:     p.text("MediaNodeInstanceType"),
 		InitialCapacity:       p.number("InitialNumberOfMediaNodes"),
@@ -90,40 +91,62 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		TurnCertificateArn:    p.text("TurnCertificateARN"),
 		DiskSize:              p.number("DiskSize"),
 		RetainVolumes:         p.text("RetainVolumes"),
+		RecordingsStorage:     p.text("RecordingsStorage"),
+		AppDataBucketName:     p.text("S3AppDataBucketName"),
+		ClusterDataBucketName: p.text("S3ClusterDataBucketName"),
+		SnapshotIds:           p.list("VolumeSnapshotIds"),
+		RestoredSecretArn:     p.text("RestoredSharedInfoArn"),
 	})
-	instance := func(instanceType string) constructs.InstanceProps {
+	instance := func(role string) constructs.InstanceProps {
 		return constructs.InstanceProps{
-			InstanceType:   awsec2.NewInstanceType(p.text(instanceType)),
+			InstanceType:   awsec2.NewInstanceType(p.text(role + "NodeInstanceType")),
 			MachineImage:   constructs.MachineImageFromId(p.text("AmiId")),
-			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(instanceType+"Key"), p.text("KeyName")),
+			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(role+"Key"), p.text("KeyName")),
 			RootDeviceName: preflight.RootDeviceName(),
+			RootVolumeSize: awscdk.Size_Gibibytes(p.number(role + "NodeRootVolumeSize")),
 		}
 	}
 
 	slots := preflight.MasterSubnets()
-	var zones []*string
-	for _, subnet := range *slots.Subnets {
+	var zones, ips, restored []*string
+	for i, subnet := range *slots.Subnets {
 		zones = append(zones, subnet.AvailabilityZone())
+		snapshot, ip := preflight.Restored(i + 1)
+		ips = append(ips, awscdk.Fn_ConditionIf(snapshots.LogicalId(), ip, awscdk.Aws_NO_VALUE()).ToString())
+		restored = append(restored, awscdk.Fn_ConditionIf(snapshots.LogicalId(), snapshot, awscdk.Aws_NO_VALUE()).ToString())
 	}
 	volumes := constructs.NewRecordingVolumes(stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
 		AvailabilityZones:     &zones,
 		Size:                  awscdk.Size_Gibibytes(p.number("DiskSize")),
 		RetainWhen:            retain,
 		SnapshotRetentionDays: p.number("SnapshotRetentionDays"),
+		SnapshotIds:           &restored,
+	})
+	buckets := constructs.NewRecordingBuckets(stack, jsii.String("S3"), &constructs.RecordingBucketsProps{
+		AppDataBucketName:     p.text("S3AppDataBucketName"),
+		ClusterDataBucketName: p.text("S3ClusterDataBucketName"),
+		Condition:             s3,
 	})
 	masters := constructs.NewMasterCluster(stack, jsii.String("Master"), &constructs.MasterClusterProps{
-		InstanceProps:   instance("MasterNodeInstanceType"),
-		DomainName:      p.text("DomainName"),
-		License:         p.text("OpenViduLicense"),
-		TurnDomainName:  p.text("TurnDomainName"),
-		RtcEngine:       p.text("RTCEngine"),
-		OpenViduVersion: p.text("OpenViduVersion"),
-		Vpc:             vpc,
-		VpcSubnets:      slots,
-		Volumes:         volumes,
+		InstanceProps:            instance("Master"),
+		DomainName:               p.text("DomainName"),
+		License:                  p.text("OpenViduLicense"),
+		TurnDomainName:           p.text("TurnDomainName"),
+		RtcEngine:                p.text("RTCEngine"),
+		OpenViduVersion:          p.text("OpenViduVersion"),
+		InitialMeetAdminPassword: p.text("InitialMeetAdminPassword"),
+		InitialMeetApiKey:        p.text("InitialMeetApiKey"),
+		AdditionalInstallFlags:   &[]*string{p.text("AdditionalInstallFlags")},
+		RecordingBuckets:         buckets,
+		Vpc:                      vpc,
+		VpcSubnets:               slots,
+		Volumes:                  volumes,
+		PrivateIps:               &ips,
+		RestoredSecret:           awssecretsmanager.Secret_FromSecretCompleteArn(stack, jsii.String("RestoredSecret"), p.text("RestoredSharedInfoArn")),
+		RestoredSecretWhen:       secret,
 	})
 	media := constructs.NewMediaFleet(stack, jsii.String("Media"), &constructs.MediaFleetProps{
-		InstanceProps:        instance("MediaNodeInstanceType"),
+		InstanceProps:        instance("Media"),
 		Masters:              masters,
 		Vpc:                  vpc,
 		VpcSubnets:           preflight.MediaSubnets(),
@@ -131,6 +154,7 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		MinCapacity:          p.number("MinNumberOfMediaNodes"),
 		MaxCapacity:          p.number("MaxNumberOfMediaNodes"),
 		TargetCpuUtilization: p.number("ScaleTargetCPU"),
+		WarmPoolSize:         p.number("WarmPoolSize"),
 	})
 	reached := func(id, certificate string, subnets *awsec2.SubnetSelection, domain string) constructs.LoadBalancerProps {
 		return constructs.LoadBalancerProps{
@@ -152,6 +176,19 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		Fleet:             media,
 		Condition:         turn,
 	})
+	constructs.NewClusterAlarms(stack, jsii.String("Alarm"), &constructs.ClusterAlarmsProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
+		Turn:         endpoint,
+		Topic:        awssns.Topic_FromTopicArn(stack, jsii.String("AlarmTopic"), p.text("AlarmTopicArn")),
+		Condition:    alarms,
+	})
+	constructs.NewClusterDashboard(stack, jsii.String("Monitoring"), &constructs.ClusterDashboardProps{
+		Masters:      masters,
+		Fleet:        media,
+		LoadBalancer: balancer,
+	})
 
 	for _, nodes := range []struct {
 		name string
@@ -166,6 +203,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 			Description: jsii.String("SSH"),
 		})
 		rule.CfnOptions().SetCondition(ssh)
+		compliance.Accept(rule, "The range is a parameter: closed by default, and who opens it chooses who may connect.",
+			"AwsSolutions-EC23", "NIST.800.53.R5-EC2RestrictedSSH", "NIST.800.53.R5-EC2RestrictedCommonPorts")
 	}
 
 	newOutputs(stack, preflight, masters, balancer, endpoint, turn)

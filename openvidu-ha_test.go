@@ -23,8 +23,9 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
-// budget of the template, in bytes. .ci/run reads it here.
-const budget = 75000
+// budget of the template, in bytes. .ci/run reads it here. A third of it is the code of the nodes and functions, which a template
+// without assets must hold itself. OpenVidu's own template (3.8.0) has 101,952 bytes when minified alike.
+const budget = 100000
 
 var (
 	update      = flag.Bool("update", false, "write the golden template anew (and fail, so that nobody forgets to look)")
@@ -63,12 +64,15 @@ var form = []struct {
 	parameters []string
 }{
 	{"Domain and Load Balancer configuration", []string{"DomainName", "OpenViduCertificateARN", "HostedZoneId"}},
-	{"OpenVidu HA configuration", []string{"OpenViduLicense", "RTCEngine", "OpenViduVersion"}},
-	{"EC2 Instance configuration", []string{"MasterNodeInstanceType", "MediaNodeInstanceType", "KeyName", "SshAccessCidr", "AmiId"}},
-	{"Media Nodes Autoscaling Group configuration", []string{"InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "ScaleTargetCPU"}},
+	{"OpenVidu HA configuration", []string{"OpenViduLicense", "RTCEngine", "OpenViduVersion", "InitialMeetAdminPassword", "InitialMeetApiKey", "AdditionalInstallFlags"}},
+	{"EC2 Instance configuration", []string{"MasterNodeInstanceType", "MediaNodeInstanceType", "KeyName", "SshAccessCidr", "AmiId", "MasterNodeRootVolumeSize", "MediaNodeRootVolumeSize"}},
+	{"Media Nodes Autoscaling Group configuration", []string{"InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "ScaleTargetCPU", "WarmPoolSize"}},
 	{"VPC configuration", []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets"}},
 	{"(Optional) TURN server configuration with TLS", []string{"TurnDomainName", "TurnCertificateARN"}},
 	{"Volumes configuration", []string{"RetainVolumes", "DiskSize", "SnapshotRetentionDays"}},
+	{"(Optional) Recordings in S3", []string{"RecordingsStorage", "S3AppDataBucketName", "S3ClusterDataBucketName"}},
+	{"(Optional) Restore from snapshots", []string{"VolumeSnapshotIds", "RestoredSharedInfoArn"}},
+	{"(Optional) Monitoring configuration", []string{"AlarmTopicArn"}},
 }
 
 func TestFormHasTheSectionsAndLabels(t *testing.T) {
@@ -97,7 +101,7 @@ func TestFormHasTheSectionsAndLabels(t *testing.T) {
 
 func TestParametersHaveTypesAndDefaults(t *testing.T) {
 	const required = "(required)"
-	for name, want := range map[string][2]any{
+	types := map[string][2]any{
 		"DomainName":                {"String", required},
 		"OpenViduCertificateARN":    {"String", required},
 		"OpenViduLicense":           {"String", required},
@@ -119,10 +123,26 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 		"TurnCertificateARN":        {"String", ""},
 		"RetainVolumes":             {"String", "true"},
 		"DiskSize":                  {"Number", 100.0},
-		"SnapshotRetentionDays":     {"Number", 7.0},
+		"AlarmTopicArn":             {"String", ""},
 		"HostedZoneId":              {"String", ""},
+		"InitialMeetAdminPassword":  {"String", ""},
+		"InitialMeetApiKey":         {"String", ""},
+		"AdditionalInstallFlags":    {"String", ""},
+		"MasterNodeRootVolumeSize":  {"Number", 50.0},
+		"MediaNodeRootVolumeSize":   {"Number", 50.0},
+		"WarmPoolSize":              {"Number", 0.0},
 		"LoadBalancerSubnets":       {"CommaDelimitedList", ""},
-	} {
+		"SnapshotRetentionDays":     {"Number", 7.0},
+		"RecordingsStorage":         {"String", "Volumes"},
+		"S3AppDataBucketName":       {"String", ""},
+		"S3ClusterDataBucketName":   {"String", ""},
+		"VolumeSnapshotIds":         {"CommaDelimitedList", ""},
+		"RestoredSharedInfoArn":     {"String", ""},
+	}
+	if len(types) != len(synthesized.Section("Parameters")) {
+		t.Errorf("%d parameters, want %d", len(synthesized.Section("Parameters")), len(types))
+	}
+	for name, want := range types {
 		parameter, _ := synthesized.Section("Parameters")[name].(map[string]any)
 		value, ok := parameter["Default"]
 		if !ok {
@@ -136,15 +156,20 @@ func TestParametersHaveTypesAndDefaults(t *testing.T) {
 				t.Errorf("%s: %s is %q, not a sentence", name, text, written)
 			}
 		}
-		if (parameter["NoEcho"] == true) != (name == "OpenViduLicense") {
+		if (parameter["NoEcho"] == true) != slices.Contains(secretParameters, name) {
 			t.Errorf("%s: NoEcho is %v", name, parameter["NoEcho"])
 		}
 	}
 }
 
+// secretParameters are not shown, and reach nothing but the function that fills the secret.
+var secretParameters = []string{"OpenViduLicense", "InitialMeetAdminPassword", "InitialMeetApiKey"}
+
 // triedValues are what patterns and ranges of parameters take and refuse; docs/refused-input.md tells the bad ones.
 func triedValues() []tried {
 	arn := "arn:aws:acm:eu-west-1:123456789012:certificate/0f1e2d3c-1111-2222-3333-444455556666"
+	topic := "arn:aws:sns:eu-west-1:123456789012:On-call_2"
+	secret := "arn:aws:secretsmanager:eu-west-1:123456789012:secret:old/OpenVidu-AbCdEf"
 	return []tried{
 		{"DomainName", []string{"openvidu.example.com", "a.io", "x-1.y-2.example.co.uk"}, []string{"", "localhost", "https://a.io", "a..io", "-a.io", "a.io/", "a b.io", "*.a.io", "10.0.0.1", longDomain}},
 		{"TurnDomainName", []string{"", "turn.example.com"}, []string{"localhost", "turn.example.com,", longDomain}},
@@ -162,8 +187,20 @@ func triedValues() []tried {
 		{"MaxNumberOfMediaNodes", []string{"1", "100"}, []string{"0"}},
 		{"ScaleTargetCPU", []string{"1", "50", "100"}, []string{"0", "101"}},
 		{"DiskSize", []string{"50", "100", "16384"}, []string{"49", "0", "65537"}},
+		{"HostedZoneId", []string{"", "Z0123456789ABCDEFGHIJ", "Z1"}, []string{"z0123456789", "Z", "/hostedzone/Z0123456789", "example.com", "Z" + strings.Repeat("A", 32)}},
+		{"InitialMeetAdminPassword", []string{"", "Ab3_.,:@%+=-", strings.Repeat("a", 128)}, []string{"short77", "with space", "it's-quoted", "dollar$sign", strings.Repeat("a", 129)}},
+		{"InitialMeetApiKey", []string{"", "meet-api-key-1"}, []string{"1234567", "back\\slash", `"quoted-key"`}},
+		{"AdditionalInstallFlags", []string{"", "--force-utc-timezone", "--a=1,--b-c=x/y:z"}, []string{"a", "--a b", "--a,", ",--a", "--a='1'", "--a=$(id)", "-a", "--" + strings.Repeat("a", 999)}},
+		{"MasterNodeRootVolumeSize", []string{"20", "50", "16384"}, []string{"19", "16385"}},
+		{"MediaNodeRootVolumeSize", []string{"20", "16384"}, []string{"0", "16385"}},
+		{"WarmPoolSize", []string{"0", "2", "50"}, []string{"-1"}},
 		{"SnapshotRetentionDays", []string{"0", "7", "1000"}, []string{"-1", "1001"}},
-		{"HostedZoneId", []string{"", "Z0123456789ABCDEFGHIJ"}, []string{"example.com", "z01", "/hostedzone/Z01"}},
+		{"RecordingsStorage", []string{"Volumes", "S3"}, []string{"", "s3", "MinIO"}},
+		{"S3AppDataBucketName", []string{"", "my-recordings", "abc", strings.Repeat("a", 63)}, []string{"ab", "My-Recordings", "my.recordings", "-mine", "mine-", "s3://mine", strings.Repeat("a", 64)}},
+		{"S3ClusterDataBucketName", []string{"", "my-cluster-data"}, []string{"my_data", "arn:aws:s3:::mine"}},
+		{"RestoredSharedInfoArn", []string{"", secret, strings.Replace(secret, "aws", "aws-us-gov", 1)}, []string{"OpenViduSharedInfo-AbCdEf", arn, secret + " "}},
+		{"AlarmTopicArn", []string{"", topic, strings.Replace(topic, "aws", "aws-cn", 1), strings.Replace(topic, "aws", "aws-us-gov", 1)},
+			[]string{" ", "ops", topic + ".fifo", topic + ":0f1e2d3c-1111-2222-3333-444455556666", "arn:aws:sqs:eu-west-1:123456789012:ops", topic + "," + topic}},
 	}
 }
 
@@ -302,6 +339,12 @@ MediaSG   TurnSG    tcp 5349
 MediaSG   TurnSG    tcp 7880
 `
 
+// turnOnMainPorts are open where TURN has no domain of its own.
+const turnOnMainPorts = `MainSG    any4      tcp 80
+MasterSG  MainSG    tcp 443
+MasterSG  MainSG    tcp 80
+`
+
 // rules gives who may connect to whom (inbound) or who may reach whom (outbound), one line each, as portTable has them.
 func rules(d *cfn.Deployment, inbound bool) []string {
 	inline, resource, peers := "SecurityGroupIngress", "AWS::EC2::SecurityGroupIngress", []string{"SourceSecurityGroupId"}
@@ -372,10 +415,10 @@ func equalLines(t *testing.T, what string, got, want []string) {
 
 func TestSecurityGroupsAreThePortTable(t *testing.T) {
 	equalLines(t, "with TURN", rules(deploy(t, with(withTurn), nil), true), table(portTable, ""))
-	equalLines(t, "without TURN", rules(deploy(t, with(nil), nil), true), table(portTable+turnOnMain, "TurnSG"))
+	equalLines(t, "without TURN", rules(deploy(t, with(nil), nil), true), table(portTable+turnOnMainPorts, "TurnSG"))
 	ssh := "MasterSG 203.0.113.7/32 tcp 22\nMediaSG 203.0.113.7/32 tcp 22\n"
 	equalLines(t, "with SSH", rules(deploy(t, with(map[string]any{"SshAccessCidr": "203.0.113.7/32"}), nil), true),
-		table(portTable+turnOnMain+ssh, "TurnSG"))
+		table(portTable+turnOnMainPorts+ssh, "TurnSG"))
 }
 
 func TestLoadBalancersReachOnlyTheirTargets(t *testing.T) {
@@ -390,50 +433,50 @@ MasterSG any6 -1 <nil>
 MediaSG  any4 -1 <nil>
 MediaSG  any6 -1 <nil>
 `
-	equalLines(t, "outbound", rules(deploy(t, with(withTurn), nil), false), table(out, ""))
-	equalLines(t, "outbound, TURN on the main domain", rules(deploy(t, with(nil), nil), false),
-		table(out+"MainSG MasterSG tcp 443\nMainSG MasterSG tcp 80\n", "TurnSG"))
+	equalLines(t, "outbound with TURN", rules(deploy(t, with(withTurn), nil), false), table(out, ""))
+	onMain := "MainSG MasterSG tcp 443\nMainSG MasterSG tcp 80\n"
+	equalLines(t, "outbound without TURN", rules(deploy(t, with(nil), nil), false), table(out+onMain, "TurnSG"))
 }
 
 func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
 	policy := ", ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09"
-	for _, c := range []struct {
-		name       string
+	rtmps := "MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy
+	for name, c := range map[string]struct {
 		parameters map[string]any
 		want       []string
 	}{
-		{"TURN with a domain of its own", withTurn, []string{
-			"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
+		"with TURN": {withTurn, []string{rtmps,
 			"MainLoadBalancer. TLS 443 -> MainMasters TCP 7880, health HTTP 7880/health/caddy, arn:main" + policy,
 			"TurnLoadBalancer. TLS 443 -> TurnTurn TCP 5349, health HTTP 7880/, arn:turn" + policy,
 		}},
-		{"TURN on the main domain", nil, []string{
+		"without TURN": {nil, []string{
 			"MainLoadBalancer. TCP 80 -> MainMastersHttp TCP 80, health HTTP 7880/health/caddy, <nil>, <nil>",
-			"MainLoadBalancer. TLS 1935 -> MainRtmp TCP 1945, health HTTP 9092/, arn:main" + policy,
+			rtmps,
 			"MainLoadBalancer. TLS 443 -> MainMastersTls TCP 443, health HTTP 7880/health/caddy, arn:main" + policy,
 		}},
 	} {
 		d := deploy(t, with(c.parameters), nil)
-		groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
 		var got []string
+		groups := d.OfType("AWS::ElasticLoadBalancingV2::TargetGroup")
 		for _, listener := range d.OfType("AWS::ElasticLoadBalancingV2::Listener") {
 			id := strings.TrimSuffix(listener["DefaultActions"].([]any)[0].(map[string]any)["TargetGroupArn"].(string), ".")
-			var certificate any
-			if list := cfn.List(listener["Certificates"]); list != nil {
-				certificate = list[0].(map[string]any)["CertificateArn"]
-			}
 			group := groups[id]
+			var certificate any
+			if certificates := cfn.List(listener["Certificates"]); len(certificates) == 1 {
+				certificate = cfn.At(certificates[0], "CertificateArn")
+			}
 			got = append(got, fmt.Sprint(listener["LoadBalancerArn"], " ", listener["Protocol"], " ", listener["Port"], " -> ", id, " ", group["Protocol"], " ", group["Port"],
 				", health ", group["HealthCheckProtocol"], " ", group["HealthCheckPort"], group["HealthCheckPath"], ", ", certificate, ", ", listener["SslPolicy"]))
 		}
 		slices.Sort(got)
 		if !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: listeners are\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			t.Errorf("%s, listeners are\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 		}
-		// Masters stand behind every port, so that a change of the TURN domain only turns a listener.
-		for id, group := range d.OfType("AWS::AutoScaling::AutoScalingGroup") {
-			if strings.Contains(id, "Master") && len(cfn.List(group["TargetGroupARNs"])) != 3 {
-				t.Errorf("%s is in %v", id, group["TargetGroupARNs"])
+		// A listener that turns from one group to another finds the masters there already.
+		for i := 1; i <= 4; i++ {
+			members := cfn.List(d.OfType("AWS::AutoScaling::AutoScalingGroup")[fmt.Sprint("OpenViduMasterNodeASG", i)]["TargetGroupARNs"])
+			if !reflect.DeepEqual(members, []any{"MainMasters.", "MainMastersTls.", "MainMastersHttp."}) {
+				t.Errorf("%s, Master Node %d is in %v", name, i, members)
 			}
 		}
 	}
@@ -458,58 +501,264 @@ func TestLoadBalancersListenAndCheckHealth(t *testing.T) {
 	}
 }
 
-// Every reference must resolve in every combination: deploy reports those that do not.
+// restored is a cluster from four snapshots of another.
+var restored = map[string]any{"VolumeSnapshotIds": []any{"snap-1", "snap-2", "snap-3", "snap-4"}, "RestoredSharedInfoArn": "arn:old-secret"}
+
+// Every reference must resolve in every combination: deploy reports those that do not. Each choice stands beside each of the
+// others that it has to do with: so all of them are tried.
 func TestEveryCombinationOfConditionsHoldsTogether(t *testing.T) {
-	for _, turn := range []bool{false, true} {
-		for _, retain := range []string{"true", "false"} {
-			for i, ssh := range []string{"", "10.0.0.0/8", "", "10.0.0.0/8"} {
-				zone, days := []string{"", "Z1"}[i%2], []float64{0, 7}[i/2]
-				t.Run(fmt.Sprintf("turn=%v retain=%s ssh=%s zone=%s snapshots=%v", turn, retain, ssh, zone, days), func(t *testing.T) {
-					parameters := map[string]any{"RetainVolumes": retain, "SshAccessCidr": ssh, "HostedZoneId": zone, "SnapshotRetentionDays": days}
-					if turn {
-						maps.Copy(parameters, withTurn)
-					}
-					d := deploy(t, with(parameters), nil)
-					count := map[string]int{}
-					for _, resource := range d.Resources {
-						count[cfn.At(resource, "Type").(string)]++
-						d.Resolve(cfn.At(resource, "Properties"))
-					}
-					balancers := 1
-					if turn {
-						balancers = 2
-					}
-					if got := count["AWS::ElasticLoadBalancingV2::LoadBalancer"]; got != balancers {
-						t.Errorf("%d load balancers, want %d", got, balancers)
-					}
-					groups := cfn.List(d.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
-					if len(groups) != balancers {
-						t.Errorf("the fleet is in target groups %v", groups)
-					}
-					want := map[string]string{"true": "RetainExceptOnCreate", "false": "Delete"}[retain]
-					var volumes []string
-					for id, resource := range d.Resources {
-						if cfn.At(resource, "Type") == "AWS::EC2::Volume" {
-							volumes = append(volumes, id)
-							if cfn.At(resource, "DeletionPolicy") != want || cfn.At(resource, "UpdateReplacePolicy") != "Retain" {
-								t.Errorf("%s: %v", id, resource)
-							}
-						}
-					}
-					if len(volumes) != 4 {
-						t.Errorf("volumes: %v", volumes)
-					}
-					for name, output := range synthesized.Section("Outputs") {
-						exists := d.Holds(cfn.At(output, "Condition"))
-						if exists {
-							d.Resolve(cfn.At(output, "Value"))
-						}
-						if exists != (name != "TurnLoadBalancerDNS" || turn) {
-							t.Errorf("output %s: %v", name, exists)
-						}
-					}
-				})
-			}
+	type choice struct {
+		name       string
+		parameters map[string]any
+	}
+	choices := [][]choice{
+		{{"no TURN", nil}, {"TURN", withTurn}},
+		{{"retained", nil}, {"deleted", map[string]any{"RetainVolumes": "false"}}},
+		{{"no SSH", nil}, {"SSH", map[string]any{"SshAccessCidr": "10.0.0.0/8"}}},
+		{{"no topic", nil}, {"topic", map[string]any{"AlarmTopicArn": "arn:topic"}}},
+		{{"no zone", nil}, {"zone", map[string]any{"HostedZoneId": "Z1"}}},
+		{{"snapshots", nil}, {"no snapshots", map[string]any{"SnapshotRetentionDays": 0.0}}},
+		{{"cold", nil}, {"warm", map[string]any{"WarmPoolSize": 2.0}}},
+		{{"blank", nil}, {"restored", restored}},
+		{{"volumes", nil}, {"new buckets", map[string]any{"RecordingsStorage": "S3"}},
+			{"one bucket given", map[string]any{"RecordingsStorage": "S3", "S3ClusterDataBucketName": "mine-too"}},
+			{"buckets given", map[string]any{"RecordingsStorage": "S3", "S3AppDataBucketName": "mine", "S3ClusterDataBucketName": "mine-too"}}},
+	}
+	var try func(name string, parameters map[string]any, chosen map[string]bool, left [][]choice)
+	try = func(name string, parameters map[string]any, chosen map[string]bool, left [][]choice) {
+		if len(left) == 0 {
+			t.Run(name, func(t *testing.T) { holdsTogether(t, with(parameters), chosen) })
+			return
+		}
+		for _, c := range left[0] {
+			more, also := maps.Clone(parameters), maps.Clone(chosen)
+			maps.Copy(more, c.parameters)
+			also[c.name] = true
+			try(name+"/"+c.name, more, also, left[1:])
+		}
+	}
+	try("", map[string]any{}, map[string]bool{}, choices)
+}
+
+// holdsTogether tells what of the template exists in a deployment with these choices.
+func holdsTogether(t *testing.T, parameters map[string]any, chosen map[string]bool) {
+	d := deploy(t, parameters, nil)
+	got := map[string]int{}
+	for _, resource := range d.Resources {
+		got[cfn.At(resource, "Type").(string)]++
+		d.Resolve(cfn.At(resource, "Properties"))
+	}
+	number := func(name string, count int) int {
+		if chosen[name] {
+			return count
+		}
+		return 0
+	}
+	balancers := 1 + number("TURN", 1)
+	for kind, want := range map[string]int{
+		"AWS::ElasticLoadBalancingV2::LoadBalancer": balancers,
+		"AWS::ElasticLoadBalancingV2::Listener":     3,                            // 443 and 1935, then port 80 or TURN
+		"AWS::CloudWatch::Alarm":                    number("topic", 4+balancers), // a certificate for each load balancer
+		"AWS::Route53::RecordSet":                   number("zone", balancers),
+		"AWS::DLM::LifecyclePolicy":                 number("snapshots", 1),
+		"AWS::IAM::Role":                            4 + number("snapshots", 1),
+		"AWS::AutoScaling::WarmPool":                number("warm", 1),
+		"AWS::S3::Bucket":                           number("new buckets", 2) + number("one bucket given", 1),
+		"AWS::S3::BucketPolicy":                     number("new buckets", 2) + number("one bucket given", 1),
+		"AWS::IAM::ManagedPolicy":                   1 - number("volumes", 1),
+		"AWS::EC2::Volume":                          4,
+	} {
+		if got[kind] != want {
+			t.Errorf("%d resources %s, want %d", got[kind], kind, want)
+		}
+	}
+	groups := cfn.List(d.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["TargetGroupARNs"])
+	if len(groups) != balancers {
+		t.Errorf("the fleet is in target groups %v", groups)
+	}
+	policy := "RetainExceptOnCreate"
+	if chosen["deleted"] {
+		policy = "Delete"
+	}
+	for id, resource := range d.Resources {
+		if cfn.At(resource, "Type") == "AWS::EC2::Volume" && (cfn.At(resource, "DeletionPolicy") != policy || cfn.At(resource, "UpdateReplacePolicy") != "Retain") {
+			t.Errorf("%s: %v", id, resource)
+		}
+	}
+	for name, output := range synthesized.Section("Outputs") {
+		exists := d.Holds(cfn.At(output, "Condition"))
+		if exists {
+			d.Resolve(cfn.At(output, "Value"))
+		}
+		if exists != (name != "TurnLoadBalancerDNS" || chosen["TURN"]) {
+			t.Errorf("output %s: %v", name, exists)
+		}
+	}
+}
+
+func TestHostedZoneGetsARecordForEachDomain(t *testing.T) {
+	parameters := with(map[string]any{"HostedZoneId": "Z1"})
+	maps.Copy(parameters, withTurn)
+	records := deploy(t, parameters, nil).OfType("AWS::Route53::RecordSet")
+	for id, want := range map[string][2]string{"MainRecord": {"openvidu.example.com.", "MainLoadBalancer"}, "TurnRecord": {"turn.example.com.", "TurnLoadBalancer"}} {
+		record := records[id]
+		if record["HostedZoneId"] != "Z1" || record["Name"] != want[0] || record["Type"] != "A" {
+			t.Errorf("%s: %v", id, record)
+		}
+		if got := fmt.Sprint(cfn.At(record, "AliasTarget", "DNSName"), cfn.At(record, "AliasTarget", "HostedZoneId")); !strings.Contains(got, want[1]+".DNSName") || !strings.Contains(got, want[1]+".CanonicalHostedZoneID") {
+			t.Errorf("%s leads to %v", id, record["AliasTarget"])
+		}
+	}
+	if len(records) != 2 {
+		t.Errorf("records: %v", records)
+	}
+}
+
+// s3Settings are what the secret's function is told of S3.
+func s3Settings(d *cfn.Deployment) any {
+	return cfn.At(d.OfType("Custom::OpenViduCredentials")["MasterInfoFill"], "Settings", "S3")
+}
+
+func TestRecordingsGoToTheBucketsThatParametersChoose(t *testing.T) {
+	if got := s3Settings(deploy(t, with(nil), nil)); got != nil {
+		t.Errorf("without S3 the secret gets %v", got)
+	}
+	for _, c := range []struct{ app, cluster, wantApp, wantCluster string }{
+		{"", "", "S3AppData.", "S3ClusterData."},
+		{"mine", "", "mine", "S3ClusterData."},
+		{"mine", "mine-too", "mine", "mine-too"},
+	} {
+		d := deploy(t, with(map[string]any{"RecordingsStorage": "S3", "S3AppDataBucketName": c.app, "S3ClusterDataBucketName": c.cluster,
+			"AWS::Region": "cn-north-1", "AWS::URLSuffix": "amazonaws.com.cn", "AWS::Partition": "aws-cn"}), nil)
+		want := map[string]any{
+			"EXTERNAL_S3_ENDPOINT": "https://s3.cn-north-1.amazonaws.com.cn", "EXTERNAL_S3_REGION": "cn-north-1", "EXTERNAL_S3_PATH_STYLE_ACCESS": "false",
+			"EXTERNAL_S3_BUCKET_APP_DATA": c.wantApp, "EXTERNAL_S3_BUCKET_CLUSTER_DATA": c.wantCluster,
+		}
+		if got := s3Settings(d); !reflect.DeepEqual(got, want) {
+			t.Errorf("the secret gets %v, want %v", got, want)
+		}
+		var allowed []string
+		for _, s := range cfn.List(cfn.At(d.OfType("AWS::IAM::ManagedPolicy")["S3Access"], "PolicyDocument", "Statement")) {
+			allowed = append(allowed, fmt.Sprint(cfn.At(s, "Action"), " ", cfn.At(s, "Resource")))
+		}
+		buckets := []string{
+			fmt.Sprintf("[s3:GetBucketLocation s3:ListBucket s3:ListBucketMultipartUploads] [arn:aws-cn:s3:::%s arn:aws-cn:s3:::%s]", c.wantApp, c.wantCluster),
+			fmt.Sprintf("[s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:ListMultipartUploadParts s3:PutObject] [arn:aws-cn:s3:::%s/* arn:aws-cn:s3:::%s/*]", c.wantApp, c.wantCluster),
+		}
+		if !slices.Equal(allowed, buckets) {
+			t.Errorf("nodes may\n%s\nwant\n%s", strings.Join(allowed, "\n"), strings.Join(buckets, "\n"))
+		}
+	}
+	for id, resource := range synthesized.Section("Resources") {
+		if cfn.At(resource, "Type") == "AWS::S3::Bucket" && (cfn.At(resource, "DeletionPolicy") != "RetainExceptOnCreate" || cfn.At(resource, "UpdateReplacePolicy") != "Retain") {
+			t.Errorf("%s is deleted with the stack, recordings and all: %v", id, resource)
+		}
+	}
+}
+
+func TestSlotsAreRestoredWithTheirSnapshotsAndAddresses(t *testing.T) {
+	blank, from := deploy(t, with(nil), nil), deploy(t, with(restored), nil)
+	for i := 1; i <= 4; i++ {
+		volume, eni := fmt.Sprint("VolumesRetained", i), fmt.Sprint("MasterENI", i)
+		if got := blank.OfType("AWS::EC2::Volume")[volume]["SnapshotId"]; got != nil {
+			t.Errorf("%s is made from %v", volume, got)
+		}
+		if got := blank.OfType("AWS::EC2::NetworkInterface")[eni]["PrivateIpAddress"]; got != nil {
+			t.Errorf("%s has address %v", eni, got)
+		}
+		if got := from.OfType("AWS::EC2::Volume")[volume]["SnapshotId"]; got != fmt.Sprint("PreflightSlots.Snapshot", i) {
+			t.Errorf("%s is made from %v", volume, got)
+		}
+		if got := from.OfType("AWS::EC2::NetworkInterface")[eni]["PrivateIpAddress"]; got != fmt.Sprint("PreflightSlots.PrivateIp", i) {
+			t.Errorf("%s has address %v", eni, got)
+		}
+	}
+	for d, want := range map[*cfn.Deployment]any{blank: nil, from: "arn:old-secret"} {
+		if got := d.OfType("Custom::OpenViduCredentials")["MasterInfoFill"]["RestoredSecretArn"]; got != want {
+			t.Errorf("the secret is filled from %v, want %v", got, want)
+		}
+	}
+	if got := from.OfType("Custom::OpenViduSlots")["PreflightSlots"]["VolumeSnapshotIds"]; !reflect.DeepEqual(got, restored["VolumeSnapshotIds"]) {
+		t.Errorf("the slots are told of snapshots %v", got)
+	}
+}
+
+func TestSnapshotsAreTakenDailyOfTheVolumesOfThisStack(t *testing.T) {
+	d := deploy(t, with(map[string]any{"SnapshotRetentionDays": 30.0}), nil)
+	details := d.OfType("AWS::DLM::LifecyclePolicy")["VolumesSnapshots"]["PolicyDetails"]
+	tag := map[string]any{"Key": "OpenViduVolumes", "Value": d.Values["AWS::StackId"].(string) + "/Volumes"}
+	if got := cfn.At(details, "TargetTags"); !reflect.DeepEqual(got, []any{tag}) {
+		t.Errorf("the policy looks for %v", got)
+	}
+	schedule := cfn.List(cfn.At(details, "Schedules"))[0]
+	if cfn.At(schedule, "RetainRule", "Count") != 30.0 || cfn.At(schedule, "CopyTags") != true {
+		t.Errorf("schedule: %v", schedule)
+	}
+	for id, volume := range d.OfType("AWS::EC2::Volume") {
+		want := []any{map[string]any{"Key": "OpenViduPrivateIp", "Value": "MasterENI" + id[len(id)-1:] + ".PrimaryPrivateIpAddress"}, tag}
+		if !reflect.DeepEqual(volume["Tags"], want) {
+			t.Errorf("%s: tags %v, want %v", id, volume["Tags"], want)
+		}
+	}
+}
+
+func TestInstallerAndRootVolumesFollowTheParameters(t *testing.T) {
+	d := deploy(t, with(map[string]any{"MasterNodeRootVolumeSize": 80.0, "MediaNodeRootVolumeSize": 90.0}), nil)
+	for id, want := range map[string]float64{"MasterLaunchTemplate": 80, "OpenViduMediaNodeLaunchTemplate": 90} {
+		mapping := cfn.List(cfn.At(d.OfType("AWS::EC2::LaunchTemplate")[id], "LaunchTemplateData", "BlockDeviceMappings"))[0]
+		if got := cfn.At(mapping, "Ebs", "VolumeSize"); got != want {
+			t.Errorf("%s: root volume of %v", id, got)
+		}
+	}
+	d = deploy(t, with(map[string]any{"InitialMeetAdminPassword": "a-password", "InitialMeetApiKey": "a-key"}), nil)
+	want := map[string]any{"MEET_INITIAL_ADMIN_PASSWORD": "a-password", "MEET_INITIAL_API_KEY": "a-key"}
+	if got := d.OfType("Custom::OpenViduCredentials")["MasterInfoFill"]["Initial"]; !reflect.DeepEqual(got, want) {
+		t.Errorf("initial values: %v", got)
+	}
+}
+
+func TestLoadBalancersAreWhereThePreflightPutsThem(t *testing.T) {
+	d := deploy(t, with(withTurn), func(id, attribute string) any {
+		if id == "PreflightChecks" && strings.HasSuffix(attribute, "Subnets") {
+			return attribute + "1," + attribute + "2"
+		}
+		return id + "." + attribute
+	})
+	for id, attribute := range map[string]string{"MainLoadBalancer": "LoadBalancerSubnets", "TurnLoadBalancer": "TurnSubnets"} {
+		got := d.OfType("AWS::ElasticLoadBalancingV2::LoadBalancer")[id]["Subnets"]
+		if !reflect.DeepEqual(got, []any{attribute + "1", attribute + "2"}) {
+			t.Errorf("%s is in %v", id, got)
+		}
+	}
+}
+
+func TestAlarmsTellTheTopicAndTheDashboardFollowsTheParameters(t *testing.T) {
+	parameters := with(map[string]any{"AlarmTopicArn": "arn:topic", "ScaleTargetCPU": 65.0})
+	maps.Copy(parameters, withTurn)
+	d := deploy(t, parameters, nil)
+	watched := map[string]bool{}
+	for id, alarm := range d.OfType("AWS::CloudWatch::Alarm") {
+		if !reflect.DeepEqual(alarm["AlarmActions"], []any{"arn:topic"}) {
+			t.Errorf("%s tells %v", id, alarm["AlarmActions"])
+		}
+		for _, dimension := range cfn.List(alarm["Dimensions"]) {
+			watched[fmt.Sprint(cfn.At(dimension, "Name"), "=", cfn.At(dimension, "Value"))] = true
+		}
+	}
+	want := []string{"CertificateArn=arn:main", "CertificateArn=arn:turn", fmt.Sprint("Cluster=", d.Values["AWS::StackId"], "/Master"),
+		"LoadBalancer=MainLoadBalancer.LoadBalancerFullName", "TargetGroup=MainMasters.TargetGroupFullName", "TargetGroup=MainRtmp.TargetGroupFullName"}
+	if got := slices.Sorted(maps.Keys(watched)); !slices.Equal(got, want) {
+		t.Errorf("alarms watch %v, want %v", got, want)
+	}
+	for topic, region := range map[string]string{"": "cn-north-1", "arn:topic": "us-gov-west-1"} {
+		d := deploy(t, with(map[string]any{"AlarmTopicArn": topic, "ScaleTargetCPU": 65.0, "AWS::Region": region}), nil)
+		body, _ := d.OfType("AWS::CloudWatch::Dashboard")["MonitoringDashboard"]["DashboardBody"].(string)
+		var dashboard any
+		if err := json.Unmarshal([]byte(body), &dashboard); err != nil {
+			t.Errorf("%v: %s", err, body)
+		}
+		if strings.Count(body, `"region":"`+region+`"`) != 4 || !strings.Contains(body, `"value":65`) {
+			t.Errorf("dashboard in %s: %s", region, body)
 		}
 	}
 }
@@ -534,8 +783,7 @@ func TestVolumesAreEncryptedAndInTheirSlotsZone(t *testing.T) {
 	d := deploy(t, with(map[string]any{"DiskSize": 200.0}), nil)
 	for i := 1; i <= 4; i++ {
 		got := d.OfType("AWS::EC2::Volume")[fmt.Sprint("VolumesRetained", i)]
-		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3",
-			"Tags": []any{map[string]any{"Key": "OpenViduVolumes", "Value": d.Values["AWS::StackId"].(string) + "/Volumes"}}}
+		want := map[string]any{"AvailabilityZone": fmt.Sprint("PreflightSlots.Zone", i), "Encrypted": true, "Size": 200.0, "VolumeType": "gp3", "Tags": got["Tags"]}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("volume %d: %v", i, got)
 		}
@@ -569,23 +817,27 @@ func TestNodesTakeOnlyImdsV2AndHaveNoNetworkInterfacesOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestLicenseReachesNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
-	for _, section := range slices.Sorted(maps.Keys(synthesized)) {
-		if section == "Resources" || section == "Parameters" || section == "Metadata" {
-			continue
+func TestSecretParametersReachNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
+	for _, secret := range secretParameters {
+		for _, section := range slices.Sorted(maps.Keys(synthesized)) {
+			if section == "Resources" || section == "Parameters" || section == "Metadata" {
+				continue
+			}
+			found := map[string]bool{}
+			cfn.References(synthesized[section], found)
+			if found[secret] {
+				t.Errorf("%s is in %s", secret, section)
+			}
 		}
-		found := map[string]bool{}
-		cfn.References(synthesized[section], found)
-		if found["OpenViduLicense"] {
-			t.Errorf("the license is in %s", section)
+		for id, resource := range synthesized.Section("Resources") {
+			found := map[string]bool{}
+			cfn.References(resource, found)
+			if found[secret] != (id == "MasterInfoFill") {
+				t.Errorf("%s refers to %s: %v", id, secret, found[secret])
+			}
 		}
 	}
 	for id, resource := range synthesized.Section("Resources") {
-		found := map[string]bool{}
-		cfn.References(resource, found)
-		if found["OpenViduLicense"] != (id == "MasterInfoFill") {
-			t.Errorf("%s refers to the license: %v", id, found["OpenViduLicense"])
-		}
 		if cfn.At(resource, "Metadata") != nil {
 			t.Errorf("%s has metadata", id)
 		}
@@ -595,60 +847,19 @@ func TestLicenseReachesNothingButTheFunctionThatFillsTheSecret(t *testing.T) {
 	}
 }
 
-func TestSnapshotsAreTakenUnlessNoneAreKept(t *testing.T) {
-	for _, days := range []float64{0, 7, 30} {
-		d := deploy(t, with(map[string]any{"SnapshotRetentionDays": days}), nil)
-		policies := d.OfType("AWS::DLM::LifecyclePolicy")
-		if days == 0 {
-			if len(policies) > 0 || d.Resources["VolumesSnapshotRole"] != nil {
-				t.Errorf("snapshots are taken: %v", policies)
-			}
-			continue
-		}
-		details := policies["VolumesSnapshots"]["PolicyDetails"].(map[string]any)
-		if got := cfn.At(details["Schedules"].([]any)[0], "RetainRule", "Count"); got != days {
-			t.Errorf("%v snapshots are kept, want %v", got, days)
-		}
-	}
-}
-
-func TestHostedZoneGetsRecordsWhereItIsGiven(t *testing.T) {
-	zone := map[string]any{"HostedZoneId": "Z1"}
-	both := maps.Clone(withTurn)
-	maps.Copy(both, zone)
-	for _, c := range []struct {
-		parameters map[string]any
-		want       []string
-	}{{nil, nil}, {withTurn, nil}, {zone, []string{"openvidu.example.com. -> MainLoadBalancer"}},
-		{both, []string{"openvidu.example.com. -> MainLoadBalancer", "turn.example.com. -> TurnLoadBalancer"}}} {
-		var got []string
-		for _, record := range deploy(t, with(c.parameters), nil).OfType("AWS::Route53::RecordSet") {
-			target := strings.TrimSuffix(strings.TrimPrefix(cfn.At(record, "AliasTarget", "DNSName").(string), "dualstack."), ".DNSName")
-			got = append(got, fmt.Sprint(record["Name"], " -> ", target))
-			if record["HostedZoneId"] != "Z1" || record["Type"] != "A" {
-				t.Errorf("record: %v", record)
-			}
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%v: records %v, want %v", c.parameters, got, c.want)
-		}
-	}
-}
-
 func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 	named := regexp.MustCompile(`^(Name|[A-Z][A-Za-z]*Name)$`)
 	// Names that are no physical names of resources: of devices, hooks inside a group, statements inside a role, metrics,
-	// keys, images and domains; and references to what has a name.
-	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName", "FunctionName", "DomainName", "TurnDomainName"}
-	// Names of DNS records, and of a schedule inside of a policy.
-	names := []string{"MainRecord/Name", "MainRecord/AliasTarget/DNSName", "TurnRecord/Name", "TurnRecord/AliasTarget/DNSName", "VolumesSnapshots/PolicyDetails/Schedules/Name"}
+	// keys, images and domains; variables of Fn::Sub; and references to what has a name.
+	allowed := []string{"DeviceName", "LifecycleHookName", "PolicyName", "KeyName", "AutoScalingGroupName", "FunctionName", "DomainName", "TurnDomainName", "MetricName", "DNSName"}
+	paths := []string{"MainRecord/Name", "TurnRecord/Name", "VolumesSnapshots/PolicyDetails/Schedules/Name"}
 	var walk func(path string, value any)
 	walk = func(path string, value any) {
 		switch v := value.(type) {
 		case map[string]any:
 			for key, element := range v {
-				if named.MatchString(key) && !slices.Contains(allowed, key) && !slices.Contains(names, path+"/"+key) {
+				if named.MatchString(key) && !slices.Contains(allowed, key) && path+key != strings.Split(path, "/")[0]+"/DimensionsName" &&
+					!slices.Contains(paths, path+"/"+key) && !strings.HasSuffix(path, "/Fn::Sub") {
 					t.Errorf("%s/%s is %v", path, key, element)
 				}
 				walk(path+"/"+key, element)
@@ -676,7 +887,16 @@ func TestNothingHasAFixedNameOrPartition(t *testing.T) {
 }
 
 func TestRolesAllowTheLeast(t *testing.T) {
-	d := deploy(t, with(nil), nil)
+	equalRoles(t, "by default", with(nil), "")
+	// Each of these adds what it takes, to those that take it.
+	equalRoles(t, "with S3", with(map[string]any{"RecordingsStorage": "S3"}), "", "MasterRole S3Access.", "MediaRole S3Access.")
+	equalRoles(t, "restored", with(restored), "", "MasterInfoCredentialsRole secretsmanager:GetSecretValue arn:old-secret")
+	equalRoles(t, "without snapshots", with(map[string]any{"SnapshotRetentionDays": 0.0}), "VolumesSnapshotRole")
+}
+
+func equalRoles(t *testing.T, what string, parameters map[string]any, without string, more ...string) {
+	t.Helper()
+	d := deploy(t, parameters, nil)
 	var got []string
 	for id, role := range d.OfType("AWS::IAM::Role") {
 		for _, policy := range cfn.List(role["Policies"]) {
@@ -702,8 +922,16 @@ func TestRolesAllowTheLeast(t *testing.T) {
 	}
 	stack := d.Values["AWS::StackId"].(string)
 	cluster := " if map[StringEquals:map[aws:ResourceTag/OpenViduCluster:" + stack + "/Master]]"
-	ec2 := "arn:aws:ec2:eu-west-1:123456789012:"
+	ec2 := "arn:aws:ec2:*:*:"
+	metrics := " cloudwatch:PutMetricData * if map[StringEquals:map[cloudwatch:namespace:OpenVidu]]"
 	want := []string{
+		"PreflightFunctionRole ec2:DescribeSnapshots *",
+		"PreflightFunctionRole s3:GetBucketLocation arn:aws:s3:::*",
+		"VolumesSnapshotRole arn:aws:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole",
+		"MasterRole logs:DescribeLogStreams MasterInfoLogs.Arn",
+		"MasterRole" + metrics,
+		"MediaRole logs:DescribeLogStreams MasterInfoLogs.Arn",
+		"MediaRole" + metrics,
 		"PreflightFunctionRole ec2:DescribeImages *",
 		"PreflightFunctionRole ec2:DescribeInstanceTypeOfferings *",
 		"PreflightFunctionRole ec2:DescribeInstanceTypes *",
@@ -726,7 +954,6 @@ func TestRolesAllowTheLeast(t *testing.T) {
 		"MasterRole ec2:AttachVolume " + ec2 + "instance/*" + cluster,
 		"MasterRole ec2:DescribeNetworkInterfaces *",
 		"MasterRole cloudformation:SignalResource " + stack,
-		"VolumesSnapshotRole arn:aws:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole",
 		"MediaRole arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
 		"MediaRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
 		"MediaRole logs:CreateLogStream MasterInfoLogs.Arn",
@@ -740,7 +967,12 @@ func TestRolesAllowTheLeast(t *testing.T) {
 			fmt.Sprintf("MasterRole ec2:AttachNetworkInterface %snetwork-interface/MasterENI%d.", ec2, i),
 			fmt.Sprintf("MasterRole ec2:AttachVolume %svolume/VolumesRetained%d.", ec2, i))
 	}
-	equalLines(t, "roles", got, want)
+	if without != "" {
+		want = slices.DeleteFunc(want, func(line string) bool { return strings.HasPrefix(line, without+" ") })
+	}
+	// A statement that two reasons allow allows no more.
+	slices.Sort(got)
+	equalLines(t, "roles "+what, slices.Compact(got), append(want, more...))
 }
 
 func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
@@ -786,6 +1018,18 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 	hook := []any{map[string]any{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"}}
 	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hook) {
 		t.Errorf("fleet: hook %v", media["LifecycleHookSpecificationList"])
+	}
+	if pools := d.OfType("AWS::AutoScaling::WarmPool"); len(pools) > 0 {
+		t.Errorf("a warm pool by default: %v", pools)
+	}
+	warm := deploy(t, with(map[string]any{"WarmPoolSize": 2.0}), nil)
+	ready := map[string]any{"LifecycleHookName": "ready", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING", "HeartbeatTimeout": 3600.0, "DefaultResult": "ABANDON"}
+	if got := warm.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["LifecycleHookSpecificationList"]; !reflect.DeepEqual(got, append(hook, ready)) {
+		t.Errorf("fleet with a warm pool: hooks %v", got)
+	}
+	pool := map[string]any{"AutoScalingGroupName": "OpenViduMediaNodeASG.", "MinSize": 2.0, "MaxGroupPreparedCapacity": 2.0, "PoolState": "Stopped"}
+	if got := warm.OfType("AWS::AutoScaling::WarmPool")["MediaWarmPool"]; !reflect.DeepEqual(got, pool) {
+		t.Errorf("warm pool: %v", got)
 	}
 	for id, policy := range d.OfType("AWS::AutoScaling::ScalingPolicy") {
 		want := map[string]any{"PredefinedMetricSpecification": map[string]any{"PredefinedMetricType": "ASGAverageCPUUtilization"}, "TargetValue": 50.0}
@@ -892,12 +1136,16 @@ func TestNothingCostlyComesBeforeTheChecks(t *testing.T) {
 
 func TestChecksGetEveryParameterTheyTellOf(t *testing.T) {
 	parameters := map[string]any{}
-	want := map[string]any{"ServiceToken": "PreflightFunction.Arn", "ServiceTimeout": "600", "RootVolumeSize": 50.0}
-	for _, name := range []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets", "AmiId", "MasterNodeInstanceType",
-		"MediaNodeInstanceType", "InitialNumberOfMediaNodes", "MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "DomainName",
-		"OpenViduCertificateARN", "TurnDomainName", "TurnCertificateARN", "DiskSize", "RetainVolumes"} {
+	want := map[string]any{"ServiceToken": "PreflightFunction.Arn", "ServiceTimeout": "600"}
+	for _, name := range []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets", "AmiId",
+		"MasterNodeRootVolumeSize", "MediaNodeRootVolumeSize", "MasterNodeInstanceType", "MediaNodeInstanceType", "InitialNumberOfMediaNodes",
+		"MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "DomainName", "OpenViduCertificateARN", "TurnDomainName", "TurnCertificateARN",
+		"DiskSize", "RetainVolumes", "RecordingsStorage", "S3AppDataBucketName", "S3ClusterDataBucketName", "VolumeSnapshotIds", "RestoredSharedInfoArn"} {
 		parameters[name] = "the " + name
 		want[name] = "the " + name
+		if cfn.At(synthesized.Section("Parameters")[name], "Type") == "CommaDelimitedList" {
+			want[name] = []any{"the " + name}
+		}
 	}
 	d := deploy(t, with(parameters), nil)
 	if got := d.OfType("Custom::OpenViduPreflight")["PreflightChecks"]; !reflect.DeepEqual(got, want) {
@@ -952,7 +1200,7 @@ func userData(t *testing.T) map[string]string {
 	}
 	long["MediaReady"] = strings.ReplaceAll(long["MasterReady"], "MasterReady", "MediaReady")
 	d := deploy(t, with(map[string]any{
-		"AWS::Region": "ap-southeast-1", "AWS::StackName": name, "DiskSize": 16384.0,
+		"AWS::Region": "ap-southeast-1", "AWS::StackName": name, "DiskSize": 16384.0, "AdditionalInstallFlags": "--force-utc-timezone,--a=b",
 	}), func(id, attribute string) any {
 		switch slot := id[len(id)-1:]; {
 		case strings.HasPrefix(id, "MasterENI") && attribute == "PrimaryPrivateIpAddress":
@@ -982,8 +1230,8 @@ func userData(t *testing.T) map[string]string {
 func TestUserDataIsSmallAndWellFormed(t *testing.T) {
 	for id, text := range userData(t) {
 		t.Logf("%s: %d bytes", id, len(text))
-		if len(text) > 12288 {
-			t.Errorf("%s: %d bytes, more than 12,288", id, len(text))
+		if len(text) > 14336 {
+			t.Errorf("%s: %d bytes, more than 14,336: EC2 takes 16,384, BeforeStart has its share", id, len(text))
 		}
 		if !strings.HasPrefix(text, "#!/bin/bash\n") {
 			t.Errorf("%s does not begin with a shebang: cloud-init would not run it", id)
@@ -1006,7 +1254,8 @@ func TestUserDataIsSmallAndWellFormed(t *testing.T) {
 func TestUserDataGivesTheNodeItsValues(t *testing.T) {
 	ips := "10.100.111.201 10.100.121.202 10.100.131.203 10.100.141.204"
 	common := map[string]string{
-		"REGION": "ap-southeast-1", "STACK": "openvidu-production-frankfurt", "MASTER_IPS": ips,
+		"REGION": "ap-southeast-1", "URL_SUFFIX": "amazonaws.com", "STACK": "openvidu-production-frankfurt", "MASTER_IPS": ips, "BEFORE_START": "",
+		"INSTALL_FLAGS": "--force-utc-timezone,--a=b",
 		"SECRET_ARN":    "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr",
 		"LOG_GROUP":     "openvidu-production-frankfurt-MasterInfoLogs-AbCdEfGhIjKl",
 		"INSTALLER_URL": "https://s3.eu-west-1.amazonaws.com/get.openvidu.io/pro/ha",
@@ -1017,7 +1266,7 @@ func TestUserDataGivesTheNodeItsValues(t *testing.T) {
 			"VOLUME_IDS": "vol-0123456789abcdef1 vol-0123456789abcdef2 vol-0123456789abcdef3 vol-0123456789abcdef4",
 			"DISK_SIZE":  "16384", "REVISION": "0123456789abcdef",
 		},
-		"OpenViduMediaNodeLaunchTemplate": {"HOOK": "drain", "REVISION": ""},
+		"OpenViduMediaNodeLaunchTemplate": {"DRAIN_HOOK": "drain", "READY_HOOK": "ready", "REVISION": ""},
 	}
 	for id, text := range userData(t) {
 		header, _, ok := strings.Cut(text, "\nset -Eeuo pipefail\n")

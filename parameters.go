@@ -23,10 +23,14 @@ const (
 	sectionVpc     = "VPC configuration"
 	sectionTurn    = "(Optional) TURN server configuration with TLS"
 	sectionVolumes = "Volumes configuration"
+	sectionS3      = "(Optional) Recordings in S3"
+	sectionRestore = "(Optional) Restore from snapshots"
+	sectionAlarms  = "(Optional) Monitoring configuration"
 
 	domainLength = 253 // of a name in DNS, in characters
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	topicPattern       = `arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
 	cidrPattern         = `^$|^(([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])/([0-9]|[12][0-9]|3[0-2])$`
@@ -51,7 +55,7 @@ var parameterTable = []parameter{
 		Description:           jsii.String("Route 53 zone that gets records for DomainName and TurnDomainName. Empty: none."),
 		Default:               "",
 		AllowedPattern:        jsii.String("^$|^Z[A-Z0-9]{1,31}$"),
-		ConstraintDescription: jsii.String("Give the id of a hosted zone, like Z0123456789ABCDEFGHIJ, or nothing."),
+		ConstraintDescription: jsii.String("Give the id of a public hosted zone, like Z0123456789ABCDEFGHIJ, or nothing."),
 	}},
 
 	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
@@ -71,6 +75,15 @@ var parameterTable = []parameter{
 		Default:               constructs.DefaultOpenViduVersion,
 		AllowedPattern:        jsii.String(constructs.VersionPattern),
 		ConstraintDescription: jsii.String("Give a release, like 3.9.0."),
+	}},
+	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin")},
+	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet")},
+	{sectionCluster, "AdditionalInstallFlags", "Additional install flags", awscdk.CfnParameterProps{
+		Description:           jsii.String("Flags for OpenVidu's installer on all nodes, separated by commas."),
+		Default:               "",
+		AllowedPattern:        jsii.String(constructs.InstallFlagsPattern),
+		MaxLength:             jsii.Number(1000), // they stand in the user data
+		ConstraintDescription: jsii.String("Give flags like --force-utc-timezone,--name=value, without spaces and quotes, or nothing."),
 	}},
 
 	{sectionEc2, "MasterNodeInstanceType", "Master Node instance type", instanceType("Master Nodes")},
@@ -92,6 +105,8 @@ var parameterTable = []parameter{
 		Default:               amazonLinux2023,
 		ConstraintDescription: jsii.String("Give an SSM parameter that holds an image id."),
 	}},
+	{sectionEc2, "MasterNodeRootVolumeSize", "Master Node root volume", rootVolume("Master Nodes")},
+	{sectionEc2, "MediaNodeRootVolumeSize", "Media Node root volume", rootVolume("Media Nodes")},
 
 	{sectionScaling, "InitialNumberOfMediaNodes", "Initial Media Nodes", number(2, 1, 0,
 		"Media Nodes to begin with.")},
@@ -101,6 +116,8 @@ var parameterTable = []parameter{
 		"Most Media Nodes.")},
 	{sectionScaling, "ScaleTargetCPU", "Target CPU", number(50, 1, 100,
 		"Average CPU of the Media Nodes that scaling aims at, in percent.")},
+	{sectionScaling, "WarmPoolSize", "Warm pool", number(0, 0, 0,
+		"Stopped Media Nodes, OpenVidu installed, for a faster scale-out; 0: none.")},
 
 	{sectionVpc, "OpenViduVPC", "VPC", awscdk.CfnParameterProps{
 		Type:                  jsii.String("AWS::EC2::VPC::Id"),
@@ -119,7 +136,7 @@ var parameterTable = []parameter{
 	}},
 	{sectionVpc, "LoadBalancerSubnets", "Load balancer subnets", awscdk.CfnParameterProps{
 		Type:                  jsii.String("CommaDelimitedList"),
-		Description:           jsii.String("Public subnets of the load balancers, one in each zone of the nodes; then the nodes may be in private subnets behind NAT. Empty: subnets of the nodes."),
+		Description:           jsii.String("Public subnets of the load balancers, one in each zone of the nodes; then the nodes may be in private subnets with NAT. Empty: subnets of the nodes."),
 		Default:               "",
 		ConstraintDescription: jsii.String("Give subnets of OpenViduVPC, separated by commas, or nothing."),
 	}},
@@ -148,6 +165,35 @@ var parameterTable = []parameter{
 		"Data volume of each Master Node, in GB; it can grow later, never shrink.")},
 	{sectionVolumes, "SnapshotRetentionDays", "Daily snapshots kept", number(constructs.DefaultSnapshotRetentionDays, 0, 1000,
 		"Daily snapshots kept of each data volume; 0: none are taken.")},
+
+	{sectionS3, "RecordingsStorage", "Recordings storage", awscdk.CfnParameterProps{
+		Description:           jsii.String("Where recordings and the cluster's own logs and metrics are kept. Decided once."),
+		Default:               "Volumes",
+		AllowedValues:         jsii.Strings("Volumes", "S3"),
+		ConstraintDescription: jsii.String("Choose Volumes or S3."),
+	}},
+	{sectionS3, "S3AppDataBucketName", "Bucket of recordings", bucket("recordings")},
+	{sectionS3, "S3ClusterDataBucketName", "Bucket of cluster data", bucket("the cluster's logs and metrics")},
+
+	{sectionRestore, "VolumeSnapshotIds", "Snapshots", awscdk.CfnParameterProps{
+		Type:                  jsii.String("CommaDelimitedList"),
+		Description:           jsii.String("Four snapshots of another cluster's data volumes, of Master Nodes 1 to 4. Empty: blank volumes. Decided once."),
+		Default:               "",
+		ConstraintDescription: jsii.String("Give four snapshots, separated by commas, or nothing."),
+	}},
+	{sectionRestore, "RestoredSharedInfoArn", "Secret of the restored cluster", awscdk.CfnParameterProps{
+		Description:           jsii.String("ARN of a secret with the content of that cluster's OpenViduSharedInfo: its data needs its credentials. Empty: none. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+$`),
+		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
+	}},
+
+	{sectionAlarms, "AlarmTopicArn", "Alarm topic ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Standard SNS topic of this region that is told of lost nodes, full volumes, long drains and expiring certificates. Empty: no alarms."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + topicPattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of a standard SNS topic, or nothing."),
+	}},
 }
 
 func instanceType(nodes string) awscdk.CfnParameterProps {
@@ -156,6 +202,29 @@ func instanceType(nodes string) awscdk.CfnParameterProps {
 		Default:               constructs.DefaultInstanceType,
 		AllowedPattern:        jsii.String(instanceTypePattern),
 		ConstraintDescription: jsii.String("Give an instance type, like c6a.xlarge."),
+	}
+}
+
+func initial(what string) awscdk.CfnParameterProps {
+	return awscdk.CfnParameterProps{
+		Description:           jsii.String(what + ", at first. Empty: a random one, in the secret. It counts at creation only."),
+		Default:               "",
+		NoEcho:                jsii.Bool(true),
+		AllowedPattern:        jsii.String(`^$|^[A-Za-z0-9_.,:@%+=-]{8,128}$`),
+		ConstraintDescription: jsii.String("Give 8 to 128 letters, digits or _.,:@%+=-, or nothing."),
+	}
+}
+
+func rootVolume(nodes string) awscdk.CfnParameterProps {
+	return number(constructs.DefaultRootVolumeSize, 20, 16384, "Root volume of the "+nodes+", in GB; not less than the image has.")
+}
+
+func bucket(of string) awscdk.CfnParameterProps {
+	return awscdk.CfnParameterProps{
+		Description:           jsii.String("Bucket of yours, in this region, for " + of + " when RecordingsStorage is S3. Empty: a new one. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String(constructs.BucketPattern),
+		ConstraintDescription: jsii.String("Give the name of a bucket, without dots, or nothing."),
 	}
 }
 
@@ -181,6 +250,21 @@ type parameters map[string]awscdk.CfnParameter
 func (p parameters) text(name string) *string    { return p[name].ValueAsString() }
 func (p parameters) number(name string) *float64 { return p[name].ValueAsNumber() }
 func (p parameters) list(name string) *[]*string { return p[name].ValueAsList() }
+
+// given is a condition that holds when the value is not empty.
+func (p parameters) given(id string, value *string) awscdk.CfnCondition {
+	return p.condition(id, awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(value, "")))
+}
+
+// when is a condition that holds when the parameter has this value.
+func (p parameters) when(id, name, value string) awscdk.CfnCondition {
+	return p.condition(id, awscdk.Fn_ConditionEquals(p.text(name), value))
+}
+
+func (p parameters) condition(id string, expression awscdk.ICfnConditionExpression) awscdk.CfnCondition {
+	stack := awscdk.Stack_Of(p["DomainName"])
+	return awscdk.NewCfnCondition(stack, &id, &awscdk.CfnConditionProps{Expression: expression})
+}
 
 // newParameters makes the form, its sections and its rules.
 func newParameters(stack awscdk.Stack) parameters {

@@ -50,6 +50,8 @@ CloudFormation shows the sentence with the name of the parameter.
 		for _, value := range c.bad {
 			if value == longDomain {
 				values = append(values, "a name of 254 characters")
+			} else if len(value) > 200 {
+				values = append(values, fmt.Sprintf("a text of %d characters", len(value)))
 			} else {
 				values = append(values, code(value))
 			}
@@ -94,7 +96,7 @@ CloudFormation looks the subnets up; the tests see only that it is told to.
 		t.Fatal(err)
 	}
 	for _, section := range []struct{ title, text, cases string }{
-		{"Preflight function", "The account, the VPC and all that exists in it are made up. `LoadBalancerSubnets` is a prop of the construct.", "preflight"},
+		{"Preflight function", "The account, the VPC and all that exists in it are made up.", "preflight"},
 		{"Function that fills the secret", "SECRET stands for the ARN of the secret.", "credentials"},
 	} {
 		fmt.Fprintf(&out, "\n## %s\n\n%s\n\n| tried | message |\n|---|---|\n", section.title, section.text)

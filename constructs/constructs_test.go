@@ -99,22 +99,32 @@ func (p *program) resources() map[string]resource {
 
 func (p *program) resourcesOf(stack string) map[string]resource {
 	p.t.Helper()
+	return p.template(stack).Resources
+}
+
+type template struct {
+	Resources  map[string]resource
+	Conditions map[string]any
+}
+
+func (p *program) template(stack string) template {
+	p.t.Helper()
 	p.app.Synth(nil)
 	return p.read(stack)
 }
 
 // read what was synthesized.
-func (p *program) read(stack string) map[string]resource {
+func (p *program) read(stack string) template {
 	p.t.Helper()
 	content, err := os.ReadFile(filepath.Join(p.dir, stack+".template.json"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var template struct{ Resources map[string]resource }
-	if err := json.Unmarshal(content, &template); err != nil {
+	var out template
+	if err := json.Unmarshal(content, &out); err != nil {
 		p.t.Fatal(err)
 	}
-	return template.Resources
+	return out
 }
 
 func ofType(resources map[string]resource, resourceType string) []resource {
@@ -356,7 +366,9 @@ func TestConstructsAreScopesTargetsOfTagsGranteesAndDependencies(t *testing.T) {
 	p.turn = jsii.String("turn.example.com")
 	masters, fleet, balancer := p.cluster(p.stack)
 	turn := constructs.NewTurnTlsEndpoint(p.stack, jsii.String("Turn"), &constructs.TurnTlsEndpointProps{LoadBalancerProps: p.reached("TurnC"), Fleet: fleet})
-	for _, made := range []core.Construct{masters, fleet, balancer, turn, masters.Volumes(), masters.SharedInfo()} {
+	alarms := constructs.NewClusterAlarms(p.stack, jsii.String("Alarms"), &constructs.ClusterAlarmsProps{Masters: masters, Fleet: fleet, LoadBalancer: balancer})
+	dashboard := constructs.NewClusterDashboard(p.stack, jsii.String("Dashboard"), &constructs.ClusterDashboardProps{Masters: masters, Fleet: fleet, LoadBalancer: balancer})
+	for _, made := range []core.Construct{masters, fleet, balancer, turn, masters.Volumes(), masters.SharedInfo(), alarms, dashboard} {
 		inside := awscdk.NewCfnResource(made, jsii.String("Inside"), &awscdk.CfnResourceProps{Type: jsii.String("AWS::CloudFormation::WaitConditionHandle")})
 		awscdk.Tags_Of(made).Add(jsii.String("team"), jsii.String("video"), nil)
 		after := awscdk.NewCfnResource(p.stack, jsii.String("After"+*made.Node().Id()), &awscdk.CfnResourceProps{Type: jsii.String("AWS::CloudFormation::WaitConditionHandle")})
@@ -411,7 +423,7 @@ func TestPropsOfTheCallerAreLeftAlone(t *testing.T) {
 func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 	p := newProgram(t, "a", "b", "c")
 	scope := core.NewConstruct(p.stack, jsii.String("Video"))
-	masters, fleet, _ := p.cluster(p.stack)
+	masters, fleet, balancer := p.cluster(p.stack)
 	six := newProgram(t, "a", "b", "c", "d", "e")
 	for name, c := range map[string]struct {
 		make func()
@@ -457,6 +469,22 @@ func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 		"turn": {func() {
 			constructs.NewTurnTlsEndpoint(scope, jsii.String("T"), &constructs.TurnTlsEndpointProps{Fleet: fleet})
 		}, []string{"Own/Video/T:", "TurnDomainName of the MasterCluster is required", "Vpc is required", "Certificate is required"}},
+		"alarms": {func() {
+			constructs.NewClusterAlarms(scope, jsii.String("A"), &constructs.ClusterAlarmsProps{})
+		}, []string{"Own/Video/A:", "Masters is required", "Fleet is required", "LoadBalancer is required"}},
+		"alarms of another stack": {func() {
+			constructs.NewClusterAlarms(awscdk.NewStack(p.app, jsii.String("Apart"), nil), jsii.String("A"), &constructs.ClusterAlarmsProps{
+				Masters: masters, Fleet: fleet, LoadBalancer: balancer,
+			})
+		}, []string{"Apart/A:", "Masters is in stack Own, not in Apart: make both in one stack", "Fleet is in stack Own, not in Apart"}},
+		"dashboard": {func() {
+			constructs.NewClusterDashboard(scope, jsii.String("D"), &constructs.ClusterDashboardProps{})
+		}, []string{"Own/Video/D:", "Masters is required", "Fleet is required", "LoadBalancer is required"}},
+		"dashboard of another stack": {func() {
+			constructs.NewClusterDashboard(awscdk.NewStack(p.app, jsii.String("Apart2"), nil), jsii.String("D"), &constructs.ClusterDashboardProps{
+				Masters: masters, Fleet: fleet, LoadBalancer: balancer,
+			})
+		}, []string{"Apart2/D:", "Masters is in stack Own, not in Apart2", "Fleet is in stack Own, not in Apart2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -43,8 +43,7 @@ func TestFieldsAndMethodsAreDocumented(t *testing.T) {
 					if !strings.HasPrefix(text, name.Name+" ") {
 						t.Errorf("%s.%s: its comment begins with %.30q, not with its name", spec.Name, name, text)
 					}
-					// Preflight's type says of all its props that they are required.
-					if isProps && spec.Name.Name != "PreflightProps" {
+					if isProps {
 						props++
 						if !strings.Contains(text, "Required.") && !strings.Contains(text, "Default: ") {
 							t.Errorf("%s.%s: neither Required nor a Default", spec.Name, name)

@@ -9,12 +9,13 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
 func newFunction(scope constructs.Construct, id, code string, statements ...awsiam.PolicyStatement) awslambda.Function {
 	code = *script(scope, "Frame", functions.Frame) + code
-	logs := newLogGroup(scope, id+"Logs")
+	logs := newLogGroup(scope, id+"Logs", "")
 	role, policy := newRole(scope, id+"Role", "lambda.amazonaws.com")
 	policy.AddStatements(append(statements,
 		allow(*logs.LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"),
@@ -30,18 +31,25 @@ func newFunction(scope constructs.Construct, id, code string, statements ...awsi
 		// An invocation that Lambda put off ends before CloudFormation gives up: it must not change what came after.
 		MaxEventAge: awscdk.Duration_Minutes(jsii.Number(serviceTimeoutMinutes - 1)),
 	})
+	compliance.Accept(function, "CloudFormation alone invokes it, twice or so in an update.", "NIST.800.53.R5-LambdaConcurrency")
+	compliance.Accept(function, "It answers CloudFormation, also when it fails; nobody would read a dead letter.", "NIST.800.53.R5-LambdaDLQ")
+	compliance.Accept(function, "It calls AWS alone, and the VPC need have no way there for a function.", "NIST.800.53.R5-LambdaInsideVPC")
 	// The role is an attribute already, and its policy is part of it.
 	function.Node().DefaultChild().(awscdk.CfnResource).AddDeletionOverride(jsii.String("DependsOn"))
 	return function
 }
 
-// newLogGroup keeps a month, and goes with the stack.
-func newLogGroup(scope constructs.Construct, id string) awslogs.LogGroup {
+// newLogGroup keeps a month unless told otherwise, and goes with the stack.
+func newLogGroup(scope constructs.Construct, id string, retention awslogs.RetentionDays) awslogs.LogGroup {
+	if retention == "" {
+		retention = awslogs.RetentionDays_ONE_MONTH
+	}
 	logs := awslogs.NewLogGroup(scope, &id, &awslogs.LogGroupProps{
-		Retention:     awslogs.RetentionDays_ONE_MONTH,
+		Retention:     retention,
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	leaveDefaults(logs)
+	compliance.Accept(logs, "CloudWatch Logs encrypts with a key of its own, and no credential is written there.", "NIST.800.53.R5-CloudWatchLogGroupEncrypted")
 	return logs
 }
 
@@ -65,6 +73,7 @@ func newRole(scope constructs.Construct, id, service string, managed ...string) 
 		InlinePolicies:  &map[string]awsiam.PolicyDocument{"Own": policy},
 		ManagedPolicies: &policies,
 	})
+	compliance.Accept(role, "Inside the role, the policy is there before anything runs with it.", "NIST.800.53.R5-IAMNoInlinePolicy")
 	return role, policy
 }
 

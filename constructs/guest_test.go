@@ -260,7 +260,7 @@ func main() {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	p := &program{t: t, dir: filepath.Join(dir, "out")}
-	if got := len(ofType(p.read("Consumer"), "AWS::AutoScaling::AutoScalingGroup")); got != 5 {
+	if got := len(ofType(p.read("Consumer").Resources, "AWS::AutoScaling::AutoScalingGroup")); got != 5 {
 		t.Errorf("%d groups", got)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53targets"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // LoadBalancerProps are what both load balancers have in common.
@@ -71,6 +73,9 @@ func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domai
 		CrossZoneEnabled: jsii.Bool(true),
 		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
 	})
+	compliance.Accept(balancer, "Access logs take a bucket, which is the account's: see LogAccessLogs of the load balancer.",
+		"AwsSolutions-ELB2", "NIST.800.53.R5-ELBLoggingEnabled")
+	compliance.Accept(balancer, "It holds no data, and protected it would keep its stack from being deleted.", "NIST.800.53.R5-ELBDeletionProtectionEnabled")
 	if props.HostedZone != nil {
 		// With the dot at its end the name is whole, whatever the zone is called.
 		name := jsii.String(*domain + ".")

@@ -2,10 +2,13 @@ package constructs
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // MainLoadBalancerProps are the properties of MainLoadBalancer.
@@ -27,11 +30,18 @@ type MainLoadBalancer interface {
 	LoadBalancer() nlb.NetworkLoadBalancer
 	// DnsName that the cluster's domain name must point to.
 	DnsName() *string
+
+	masterTargets() *string
+	mediaTargets() *string
+	certificate() awscertificatemanager.ICertificate
 }
 
 type mainBalancer struct {
 	constructs.Construct
 	balancer nlb.NetworkLoadBalancer
+	masters  *string // the full name of the target group that 443 leads to
+	media    *string // the full name of the target group of RTMP
+	tls      awscertificatemanager.ICertificate
 }
 
 // NewMainLoadBalancer makes the load balancer and registers masters and fleet. It panics on wrong props, with all problems
@@ -49,7 +59,7 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	open(m, masterNodes, props.Masters.securityGroup(), mainLoadBalancer, group)
 	open(m, mediaNodes, props.Fleet.securityGroup(), mainLoadBalancer, group)
 	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group)
-	certificate := props.certificate(m, props.Masters.domainName())
+	m.tls = props.certificate(m, props.Masters.domainName())
 
 	toMasters := func(id string, port int) nlb.NetworkTargetGroup {
 		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath,
@@ -60,7 +70,8 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 		return targets
 	}
 	masters := toMasters("Masters", masterApiPort)
-	https := newTlsListener(m.balancer, "Https", listenerTlsPort, certificate, masters)
+	m.masters = masters.TargetGroupFullName()
+	https := newTlsListener(m.balancer, "Https", listenerTlsPort, m.tls, masters)
 	if turn, when := props.Masters.turnOnMainDomain(); turn {
 		m.turnOnMain(props, group, https, masters, toMasters, when)
 	}
@@ -68,8 +79,9 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	// A stream goes on for as long as the Media Node drains.
 	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
+	m.media = rtmp.TargetGroupFullName()
 	props.Fleet.attach(rtmp, nil)
-	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, certificate, rtmp)
+	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, m.tls, rtmp)
 	return m
 }
 
@@ -83,10 +95,13 @@ func (m *mainBalancer) turnOnMain(props *MainLoadBalancerProps, group awsec2.Sec
 		Protocol:            nlb.Protocol_TCP,
 		DefaultTargetGroups: &[]nlb.INetworkTargetGroup{toMasters("MastersHttp", masterHttpPort)},
 	}).Node().DefaultChild().(nlb.CfnListener)
+	compliance.Accept(http, "What comes here is sent to HTTPS.", "NIST.800.53.R5-ELBv2ACMCertificateRequired")
 	target := tls.TargetGroupArn()
+	m.masters = tls.TargetGroupFullName()
 	if when != nil {
 		http.CfnOptions().SetCondition(when)
 		target = awscdk.Fn_ConditionIf(when.LogicalId(), target, api.TargetGroupArn()).ToString()
+		m.masters = awscdk.Fn_ConditionIf(when.LogicalId(), m.masters, api.TargetGroupFullName()).ToString()
 	}
 	https.SetDefaultActions(&[]any{&nlb.CfnListener_ActionProperty{Type: jsii.String("forward"), TargetGroupArn: target}})
 	openTurnOnMain(m, props.Masters.securityGroup(), group, props.dualStack(), when)
@@ -96,3 +111,7 @@ func (m *mainBalancer) Connections() awsec2.Connections       { return m.balance
 func (m *mainBalancer) LoadBalancer() nlb.NetworkLoadBalancer { return m.balancer }
 func (m *mainBalancer) DnsName() *string                      { return m.balancer.LoadBalancerDnsName() }
 func (m *mainBalancer) ToString() *string                     { return m.Node().Path() }
+
+func (m *mainBalancer) masterTargets() *string                          { return m.masters }
+func (m *mainBalancer) mediaTargets() *string                           { return m.media }
+func (m *mainBalancer) certificate() awscertificatemanager.ICertificate { return m.tls }

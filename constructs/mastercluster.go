@@ -9,10 +9,13 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // MasterNodes is the number of Master Nodes: always four, OpenVidu High Availability knows no other.
@@ -33,6 +36,26 @@ type MasterClusterProps struct {
 	// OpenViduVersion to install first, like 3.9.0. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
 	// with the way to upgrade. Default: 3.9.0.
 	OpenViduVersion *string
+	// InitialMeetAdminPassword of OpenVidu Meet's user admin. It counts at creation only; change it in OpenVidu Meet later.
+	// Default: a random one, in the secret (also for "").
+	InitialMeetAdminPassword *string
+	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
+	// Default: a random one, in the secret (also for "").
+	InitialMeetApiKey *string
+	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
+	// the other. Default: MinIO on the volumes.
+	RecordingBuckets RecordingBuckets
+	// AdditionalInstallFlags for OpenVidu's installer on all nodes, after its own, like --force-utc-timezone. They count
+	// where OpenVidu is installed: on Media Nodes, and in the first life of a Master Node's slot. Default: none.
+	AdditionalInstallFlags *[]*string
+	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
+	// is restored wants the addresses that it was written with. Default: any free ones.
+	PrivateIps *[]*string
+	// RestoredSecret is a secret with the content of another cluster's: the credentials that data in restored volumes was
+	// written with. It is read once, at creation. Default: none, new credentials.
+	RestoredSecret awssecretsmanager.ISecret
+	// RestoredSecretWhen decides at deployment whether RestoredSecret is read. Default: always.
+	RestoredSecretWhen awscdk.CfnCondition
 	// SecretEncryptionKey of the secret. Default: the account's key for Secrets Manager (aws/secretsmanager).
 	SecretEncryptionKey awskms.IKey
 	// Vpc of the cluster. Required.
@@ -43,6 +66,8 @@ type MasterClusterProps struct {
 	VpcSubnets *awsec2.SubnetSelection
 	// Volumes of the slots, in the zones of their subnets. Default: RecordingVolumes with its own defaults.
 	Volumes RecordingVolumes
+	// LogRetention of the logs that all nodes send to CloudWatch Logs. Default: one month.
+	LogRetention awslogs.RetentionDays
 	// InstallerUrl is where OpenVidu's installers are, without the version, https only.
 	// Default: OpenVidu's own bucket.
 	InstallerUrl *string
@@ -70,26 +95,26 @@ type MasterCluster interface {
 
 	clusterId() *string
 	securityGroup() awsec2.SecurityGroup
-	installerUrl() string
 	domainName() *string
 	// turnDomainName is empty where there is none.
 	turnDomainName() string
 	// turnOnMainDomain tells whether TURN shares the cluster's domain, and when that is decided at deployment.
 	turnOnMainDomain() (bool, awscdk.CfnCondition)
+	// installs are the installer's address and additional flags.
+	installs() []bootstrap.Var
+	buckets() RecordingBuckets
 }
 
 type masterCluster struct {
 	constructs.Construct
-	nodes     node
-	groups    []awsautoscaling.AutoScalingGroup
-	ips       []*string
-	shared    SharedInfo
-	template  awsec2.LaunchTemplate
-	volumes   RecordingVolumes
-	installer string
-	domain    *string
-	turn      string
-	noTurn    awscdk.CfnCondition // where only CloudFormation knows the TURN domain
+	nodes    node
+	groups   []awsautoscaling.AutoScalingGroup
+	ips      []*string
+	shared   SharedInfo
+	template awsec2.LaunchTemplate
+	volumes  RecordingVolumes
+	props    MasterClusterProps // a copy
+	noTurn   awscdk.CfnCondition
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
@@ -106,6 +131,10 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	if !strings.HasPrefix(installer, "https://") || strings.ContainsAny(installer, "'\n ") {
 		wrong.add("InstallerUrl is %q: give an https address", installer)
 	}
+	for i, flag := range values(or(props.AdditionalInstallFlags, nil)) {
+		wrong.match(fmt.Sprintf("AdditionalInstallFlags[%d]", i), &flag, installFlagsPattern, "give a flag like --name or --name=value, without spaces, commas and quotes")
+	}
+	wrong.each("PrivateIps", props.PrivateIps, MasterNodes)
 	var slots []awsec2.ISubnet
 	if props.Vpc != nil {
 		selection := props.VpcSubnets
@@ -130,7 +159,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	}
 	wrong.report(scope, id)
 
-	c := &masterCluster{installer: installer, domain: props.DomainName, turn: or(props.TurnDomainName, "")}
+	c := &masterCluster{props: *props}
 	constructs.NewConstruct_Override(c, scope, id)
 	stack := awscdk.Stack_Of(c)
 	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
@@ -145,9 +174,9 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		c.volumes = NewRecordingVolumes(c, jsii.String("Volumes"), &RecordingVolumesProps{AvailabilityZones: &zones})
 	}
 
-	if *awscdk.Token_IsUnresolved(c.turn) {
+	if turn := or(props.TurnDomainName, ""); *awscdk.Token_IsUnresolved(turn) {
 		c.noTurn = awscdk.NewCfnCondition(c, jsii.String("NoTurnDomain"), &awscdk.CfnConditionProps{
-			Expression: awscdk.Fn_ConditionEquals(c.turn, ""),
+			Expression: awscdk.Fn_ConditionEquals(turn, ""),
 		})
 	}
 
@@ -159,9 +188,13 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			SubnetId: subnet.SubnetId(),
 			GroupSet: &[]any{group.SecurityGroupId()},
 		})
+		if props.PrivateIps != nil {
+			eni.SetPrivateIpAddress((*props.PrivateIps)[i])
+		}
 		enis = append(enis, eni.Ref())
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
 	}
+	c.volumes.tagPrivateIps(c.ips)
 	c.shared = newSharedInfo(c, props, c.ips)
 	c.nodes = newNode(c, group, cluster, c.shared)
 	open(c, masterNodes, group, masterNodes, group)
@@ -172,8 +205,17 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
 	c.nodes.policy.AddStatements(c.volumes.attachStatements()...)
+	if buckets := props.RecordingBuckets; buckets != nil {
+		c.nodes.role.AddManagedPolicy(buckets.policy())
+	}
 
-	header := append(c.nodes.header(c, c.shared, c.ips, installer),
+	compliance.Accept(c.nodes.role, "Instances with the cluster's tag alone, by a condition: no id is known before.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:*:*:instance/*]")
+	compliance.Accept(c.nodes.role, "Each names one interface or volume: an id belongs to one region and account.",
+		`AwsSolutions-IAM5[/^Resource::\["arn:\$\{AWS::Partition\}:ec2:\*:\*:(network-interface|volume)/\$\{Id\}"/]`)
+	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
+
+	header := append(c.nodes.header(c, c, props.InstanceProps),
 		bootstrap.List("ENI_IDS", values(enis)...),
 		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
 		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
@@ -212,6 +254,8 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		}
 		c.nodes.tagGroup(g, awscdk.Fn_Sub(jsii.String(fmt.Sprint("${AWS::StackName} Master Node ", i+1)), nil))
 		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
+		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
+			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 		c.groups = append(c.groups, g)
 	}
 	c.nodes.waitFor(c, MasterNodes, c.groups...)
@@ -230,10 +274,17 @@ func (c *masterCluster) ToString() *string                          { return c.N
 
 func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
 func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
-func (c *masterCluster) installerUrl() string                { return c.installer }
-func (c *masterCluster) domainName() *string                 { return c.domain }
-func (c *masterCluster) turnDomainName() string              { return c.turn }
+func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
+func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }
+func (c *masterCluster) buckets() RecordingBuckets           { return c.props.RecordingBuckets }
 
 func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
-	return c.noTurn != nil || c.turn == "", c.noTurn
+	return c.noTurn != nil || c.turnDomainName() == "", c.noTurn
+}
+
+func (c *masterCluster) installs() []bootstrap.Var {
+	return []bootstrap.Var{
+		bootstrap.Value("INSTALLER_URL", or(c.props.InstallerUrl, DefaultInstallerUrl)),
+		bootstrap.Value("INSTALL_FLAGS", strings.Join(values(or(c.props.AdditionalInstallFlags, nil)), ",")),
+	}
 }

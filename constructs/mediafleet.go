@@ -10,6 +10,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -25,6 +26,8 @@ const (
 	// drainHeartbeatSeconds is how long the hook lives without a heartbeat; the node sends one a minute. 100 of these are
 	// more than the 48 hours that a hook may last at most.
 	drainHeartbeatSeconds = 3600
+	// readyHook holds a Media Node back from service, or from being stopped in the warm pool, until it says that it is ready.
+	readyHook = "ready"
 	// warmupSeconds until the CPU of a new Media Node counts: it installs OpenVidu meanwhile.
 	warmupSeconds = 300
 )
@@ -48,6 +51,9 @@ type MediaFleetProps struct {
 	MaxCapacity *float64
 	// TargetCpuUtilization that scaling keeps the average CPU of the fleet close to, 1 to 100 percent. Default: 50.
 	TargetCpuUtilization *float64
+	// WarmPoolSize is the number of stopped Media Nodes, OpenVidu installed, that wait to be started when the fleet scales
+	// out; a stopped one costs its disk only. Default: 0, no warm pool.
+	WarmPoolSize *float64
 }
 
 // MediaFleet is the group of Media Nodes, which carry the calls. It scales on CPU. A Media Node that is to go drains first:
@@ -67,6 +73,7 @@ type MediaFleet interface {
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
 	securityGroup() awsec2.SecurityGroup
 	turnDomainName() string
+	targetCpu() *float64
 }
 
 type mediaFleet struct {
@@ -75,6 +82,7 @@ type mediaFleet struct {
 	nodes    node
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
+	cpu      float64
 }
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
@@ -87,6 +95,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
 	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)
 	wrong.within("TargetCpuUtilization", props.TargetCpuUtilization, 1, 100)
+	wrong.within("WarmPoolSize", props.WarmPoolSize, 0, 1000)
 	low, high := or(props.MinCapacity, DefaultMinCapacity), or(props.MaxCapacity, DefaultMaxCapacity)
 	initial := or(props.InitialCapacity, max(low, 1))
 	if !*awscdk.Token_IsUnresolved(low) && !*awscdk.Token_IsUnresolved(high) && !*awscdk.Token_IsUnresolved(initial) &&
@@ -95,7 +104,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	wrong.report(scope, id)
 
-	f := &mediaFleet{masters: props.Masters}
+	f := &mediaFleet{masters: props.Masters, cpu: or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)}
 	constructs.NewConstruct_Override(f, scope, id)
 	masters := props.Masters
 	shared := masters.SharedInfo()
@@ -112,8 +121,15 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
 	}))
 
-	header := append(f.nodes.header(f, shared, *masters.PrivateIps(), masters.installerUrl()),
-		bootstrap.Value("HOOK", drainHook))
+	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
+
+	if buckets := masters.buckets(); buckets != nil {
+		f.nodes.role.AddManagedPolicy(buckets.policy())
+	}
+
+	header := append(f.nodes.header(f, masters, props.InstanceProps),
+		bootstrap.Value("DRAIN_HOOK", drainHook),
+		bootstrap.Value("READY_HOOK", readyHook))
 	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
 
 	subnets := props.VpcSubnets
@@ -134,18 +150,51 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	resource := f.fleet.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
 	resource.SetDesiredCapacity(numberText(initial))
 	// Inside the group, not a resource of its own: so no Media Node ever lives without it.
-	resource.SetLifecycleHookSpecificationList([]any{&awsautoscaling.CfnAutoScalingGroup_LifecycleHookSpecificationProperty{
-		LifecycleHookName:   jsii.String(drainHook),
-		LifecycleTransition: jsii.String("autoscaling:EC2_INSTANCE_TERMINATING"),
-		HeartbeatTimeout:    jsii.Number(drainHeartbeatSeconds),
-		DefaultResult:       jsii.String("CONTINUE"),
-	}})
+	hooks := []any{lifecycleHook(drainHook, "TERMINATING", drainHeartbeatSeconds, "CONTINUE")}
+	if size := or(props.WarmPoolSize, 0); size != 0 {
+		hooks = append(hooks, f.newWarmPool(size))
+	}
+	resource.AddPropertyOverride(jsii.String("LifecycleHookSpecificationList"), hooks)
+	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
+		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
-		TargetUtilizationPercent: jsii.Number(or(props.TargetCpuUtilization, DefaultTargetCpuUtilization)),
+		TargetUtilizationPercent: &f.cpu,
 	})
 	f.nodes.waitFor(f, 1, f.fleet)
 	return f
+}
+
+// lifecycleHook is written as CloudFormation has it: the CDK does not translate what stands inside a condition.
+func lifecycleHook(name, transition string, heartbeatSeconds int, result string) map[string]any {
+	return map[string]any{
+		"LifecycleHookName":   name,
+		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition,
+		"HeartbeatTimeout":    heartbeatSeconds,
+		"DefaultResult":       result,
+	}
+}
+
+// newWarmPool makes the pool and gives the hook that it needs: without one, Auto Scaling stops an instance before it has
+// installed anything.
+func (f *mediaFleet) newWarmPool(size float64) any {
+	// Not AddWarmPool: it takes no size that only CloudFormation knows. Minimum and maximum the same: a pool of that size,
+	// whatever the group's own maximum leaves room for.
+	pool := awsautoscaling.NewCfnWarmPool(f, jsii.String("WarmPool"), &awsautoscaling.CfnWarmPoolProps{
+		AutoScalingGroupName:     f.fleet.AutoScalingGroupName(),
+		MinSize:                  &size,
+		MaxGroupPreparedCapacity: &size,
+		PoolState:                jsii.String("Stopped"),
+	})
+	hook := lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "ABANDON")
+	if !*awscdk.Token_IsUnresolved(size) {
+		return hook
+	}
+	wanted := awscdk.NewCfnCondition(f, jsii.String("Warm"), &awscdk.CfnConditionProps{
+		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(size, 0)),
+	})
+	pool.CfnOptions().SetCondition(wanted)
+	return awscdk.Fn_ConditionIf(wanted.LogicalId(), hook, awscdk.Aws_NO_VALUE())
 }
 
 func (f *mediaFleet) Connections() awsec2.Connections        { return f.nodes.group.Connections() }
@@ -157,6 +206,7 @@ func (f *mediaFleet) ToString() *string                      { return f.Node().P
 
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
 func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
+func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

@@ -1,6 +1,8 @@
 package constructs
 
 import (
+	"strings"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
@@ -10,6 +12,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/bootstrap"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -26,6 +29,9 @@ const (
 	clusterTag = "OpenViduCluster"
 	// slotTag tells a Master Node its slot (1 to 4) and its group's logical id.
 	slotTag = "OpenViduMasterSlot"
+
+	// maxBeforeStart leaves the user data well below its 16,384 bytes.
+	maxBeforeStart = 2000
 
 	// How long CloudFormation waits for a node: the node's own bounded waits end sooner, and say why. An hour is the
 	// longest PauseTime that CloudFormation allows.
@@ -45,12 +51,24 @@ type InstanceProps struct {
 	RootDeviceName *string
 	// RootVolumeSize of a node, 20 GiB to 16 TiB. Default: 50 GiB.
 	RootVolumeSize awscdk.Size
+	// BeforeStart are lines of bash that root runs on the node at every boot, between OpenVidu's installation and its start,
+	// with errexit, nounset and pipefail on: the place for configuration of one's own. A line that fails, fails the boot.
+	// They stand in the user data, 2,000 characters at most, so hold no secret. A change rolls the Master Nodes; Media Nodes
+	// take it as they are replaced. Default: none.
+	BeforeStart *[]*string
 }
 
 func (p InstanceProps) check(wrong *problems) {
 	if p.RootVolumeSize != nil {
 		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
 	}
+	if lines := p.beforeStart(); len(lines) > maxBeforeStart {
+		wrong.add("BeforeStart has %d characters: give %d at most, or download a longer script in it", len(lines), maxBeforeStart)
+	}
+}
+
+func (p InstanceProps) beforeStart() string {
+	return strings.Join(values(or(p.BeforeStart, nil)), "\n")
 }
 
 // node is what MasterCluster and MediaFleet both make.
@@ -66,9 +84,16 @@ type node struct {
 // newNode makes role and wait condition handle: all that the launch template depends on.
 func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, shared SharedInfo) node {
 	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
+	compliance.Accept(role, "What Session Manager needs is AWS's to say.",
+		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonSSMManagedInstanceCore]")
 	policy.AddStatements(
 		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
-		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"))
+		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:    jsii.Strings("cloudwatch:PutMetricData"),
+			Resources:  jsii.Strings("*"), // cannot be limited to a resource
+			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": metricNamespace}},
+		}))
 	if key := shared.Secret().EncryptionKey(); key != nil {
 		key.GrantDecrypt(role)
 	}
@@ -83,16 +108,17 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 }
 
 // header is the part of the env header that both kinds of nodes read.
-func (n node) header(scope constructs.Construct, shared SharedInfo, masterIps []*string, installerUrl string) []bootstrap.Var {
-	return []bootstrap.Var{
+func (n node) header(scope constructs.Construct, masters MasterCluster, props InstanceProps) []bootstrap.Var {
+	return append([]bootstrap.Var{
 		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
+		bootstrap.Value("URL_SUFFIX", *awscdk.Aws_URL_SUFFIX()),
 		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
-		bootstrap.Value("SECRET_ARN", *shared.Secret().SecretArn()),
+		bootstrap.Value("SECRET_ARN", *masters.SharedInfo().Secret().SecretArn()),
 		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
 		bootstrap.Value("WAIT_URL", *n.handle.Ref()),
-		bootstrap.Value("INSTALLER_URL", installerUrl),
-		bootstrap.List("MASTER_IPS", values(masterIps)...),
-	}
+		bootstrap.Value("BEFORE_START", props.beforeStart()),
+		bootstrap.List("MASTER_IPS", values(*masters.PrivateIps())...),
+	}, masters.installs()...)
 }
 
 func values(pointers []*string) []string {
@@ -163,7 +189,7 @@ func script(scope constructs.Construct, name, text string) *string {
 // waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be
 // updated, so nothing that a user may change reaches one.
 func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautoscaling.AutoScalingGroup) {
-	wait := awscdk.NewCfnWaitCondition(scope, jsii.String("AllReady"), &awscdk.CfnWaitConditionProps{
+	wait := awscdk.NewCfnWaitCondition(scope, jsii.String(allReadyId), &awscdk.CfnWaitConditionProps{
 		Handle:  n.handle.Ref(),
 		Count:   jsii.Number(count),
 		Timeout: numberText(readyTimeoutSeconds),
@@ -173,10 +199,18 @@ func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautosc
 	}
 }
 
+const allReadyId = "AllReady"
+
+// allReady is the resource that is there when the nodes of a MasterCluster or a MediaFleet have reported for the first time.
+func allReady(nodes constructs.Construct) awscdk.CfnResource {
+	return nodes.Node().FindChild(jsii.String(allReadyId)).(awscdk.CfnResource)
+}
+
 // tagGroup tags the group and its instances.
 func (n node) tagGroup(group awsautoscaling.AutoScalingGroup, name *string) {
 	awscdk.Tags_Of(group).Add(jsii.String("Name"), name, nil)
 	awscdk.Tags_Of(group).Add(jsii.String(clusterTag), n.clusterTag, nil)
+	compliance.Accept(group, "ClusterAlarms tells of nodes that are missing; each launch and end is in the activity of the group.", "AwsSolutions-AS3")
 }
 
 // MachineImageFromId is an image that is known by its id alone, such as the value of a parameter.

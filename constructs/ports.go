@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // peer is who may connect, or to whom.
@@ -117,10 +119,16 @@ func openTurnOnMain(scope constructs.Construct, masters, balancer awsec2.Securit
 				IpProtocol: &p.protocol, FromPort: jsii.Number(p.first), ToPort: jsii.Number(p.last), Description: &p.use,
 			}))
 		}
-		made = append(made, awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound))
+		rules := []awsec2.CfnSecurityGroupIngress{awsec2.NewCfnSecurityGroupIngress(scope, &id, inbound)}
 		if p.from == anyone && ipv6 {
 			inbound.CidrIp, inbound.CidrIpv6 = nil, jsii.String("::/0")
-			made = append(made, awsec2.NewCfnSecurityGroupIngress(scope, jsii.String(id+"Ipv6"), inbound))
+			rules = append(rules, awsec2.NewCfnSecurityGroupIngress(scope, jsii.String(id+"Ipv6"), inbound))
+		}
+		for _, rule := range rules {
+			if p.from == anyone {
+				compliance.Accept(rule, "Browsers come here first, from anywhere, and are sent to HTTPS.", "AwsSolutions-EC23")
+			}
+			made = append(made, rule)
 		}
 	}
 	for _, rule := range made {
@@ -185,14 +193,19 @@ func newSecurityGroup(scope constructs.Construct, vpc awsec2.IVpc, of peer, desc
 		AllowAllOutbound:     &isNode,
 		AllowAllIpv6Outbound: &isNode,
 	})
+	public := false
 	for _, p := range ports {
 		if p.to != of || p.from != anyone {
 			continue
 		}
+		public = true
 		group.AddIngressRule(awsec2.Peer_AnyIpv4(), p.connection(), &p.use, nil)
 		if ipv6 {
 			group.AddIngressRule(awsec2.Peer_AnyIpv6(), p.connection(), &p.use, nil)
 		}
+	}
+	if public {
+		compliance.Accept(group, "Clients connect from anywhere, to the ports that OpenVidu documents.", "AwsSolutions-EC23")
 	}
 	return group
 }

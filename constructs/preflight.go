@@ -9,6 +9,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // PreflightProps are the properties of Preflight: the parameters of a template, as only CloudFormation knows them. Messages
@@ -22,13 +23,15 @@ type PreflightProps struct {
 	MediaSubnetIds *[]*string
 	// LoadBalancerSubnetIds are public subnets for the load balancers, in a list that a parameter gives
 	// (LoadBalancerSubnets); one of each zone is used, and every zone of the nodes must have one. Then the nodes' subnets
-	// may be private, with a default route. Default, and when the list is empty: load balancers share the nodes' subnets,
-	// which must be public.
+	// may be private, with a default route. Default: none (also an empty list); load balancers share the nodes' subnets, which
+	// must be public.
 	LoadBalancerSubnetIds *[]*string
 	// ImageId of the nodes (AmiId). Required.
 	ImageId *string
-	// RootVolumeSize of the nodes, in GiB. Default: 50.
-	RootVolumeSize *float64
+	// MasterRootVolumeSize of the Master Nodes, in GiB (MasterNodeRootVolumeSize). Default: 50.
+	MasterRootVolumeSize *float64
+	// MediaRootVolumeSize of the Media Nodes, in GiB (MediaNodeRootVolumeSize). Default: 50.
+	MediaRootVolumeSize *float64
 	// MasterInstanceType of the Master Nodes (MasterNodeInstanceType). Required.
 	MasterInstanceType *string
 	// MediaInstanceType of the Media Nodes (MediaNodeInstanceType). Required.
@@ -44,15 +47,25 @@ type PreflightProps struct {
 	DomainName *string
 	// CertificateArn of the ACM certificate that must cover DomainName (OpenViduCertificateARN). Required.
 	CertificateArn *string
-	// TurnDomainName of TURN over TLS. Default, and when empty: no TURN.
+	// TurnDomainName of TURN over TLS. Default: none (also "").
 	TurnDomainName *string
-	// TurnCertificateArn of the ACM certificate that must cover TurnDomainName (TurnCertificateARN). Default, and when empty: no
-	// TURN.
+	// TurnCertificateArn of the ACM certificate that must cover TurnDomainName (TurnCertificateARN). Default: none (also "").
 	TurnCertificateArn *string
 	// DiskSize of the data volumes, in GB. Required.
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.
 	RetainVolumes *string
+	// RecordingsStorage is Volumes or S3. Default: Volumes.
+	RecordingsStorage *string
+	// AppDataBucketName of a bucket that exists (S3AppDataBucketName). Default: none (also ""), a new one.
+	AppDataBucketName *string
+	// ClusterDataBucketName of a bucket that exists (S3ClusterDataBucketName). Default: none (also ""), a new one.
+	ClusterDataBucketName *string
+	// SnapshotIds that the four slots are restored from, in a list that a parameter gives (VolumeSnapshotIds).
+	// Default: blank volumes (also an empty list).
+	SnapshotIds *[]*string
+	// RestoredSecretArn of the secret with the credentials of what is restored (RestoredSharedInfoArn). Default: none (also "").
+	RestoredSecretArn *string
 }
 
 // Preflight refuses in seconds what would fail after many minutes, or lose data, and looks up what CloudFormation cannot
@@ -69,6 +82,9 @@ type Preflight interface {
 	TurnSubnets() *awsec2.SubnetSelection
 	// RootDeviceName of the image.
 	RootDeviceName() *string
+	// Restored gives the snapshot that a slot, 1 to 4, is restored from, and the private IP that its data was written with.
+	// Neither exists where SnapshotIds is empty.
+	Restored(slot int) (snapshotId, privateIp *string)
 	// MasterNodeZones is a sentence for an output: the zones of the Master Nodes, and what the loss of one means.
 	MasterNodeZones() *string
 }
@@ -80,7 +96,10 @@ type preflight struct {
 	slots  awscdk.CustomResource
 }
 
-const masterSubnets = "OpenViduMasterNodeSubnets"
+const (
+	masterSubnets = "OpenViduMasterNodeSubnets"
+	snapshots     = "VolumeSnapshotIds"
+)
 
 // NewPreflight makes the function and runs it at each creation and update.
 func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps) Preflight {
@@ -90,11 +109,17 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 	function := newFunction(p, "Function", functions.Preflight,
 		// None of these can be limited to a resource.
 		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
-			"ec2:DescribeSubnets"),
+			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
+			Resource: jsii.String("*")}), "s3:GetBucketLocation"),
 		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
 			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"))
+	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
+	compliance.Accept(function.Role(), "Which buckets and certificates are given, parameters say at each update; it learns region, names and validity of them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")
 	// The names are those of the parameters: the function's messages tell them.
 	p.checks = newCustomResource(p, "Checks", "Custom::OpenViduPreflight", function, map[string]any{
 		"OpenViduVPC":               props.VpcId,
@@ -102,7 +127,8 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"OpenViduMediaNodeSubnets":  props.MediaSubnetIds,
 		"LoadBalancerSubnets":       props.LoadBalancerSubnetIds,
 		"AmiId":                     props.ImageId,
-		"RootVolumeSize":            or(props.RootVolumeSize, DefaultRootVolumeSize),
+		"MasterNodeRootVolumeSize":  or(props.MasterRootVolumeSize, DefaultRootVolumeSize),
+		"MediaNodeRootVolumeSize":   or(props.MediaRootVolumeSize, DefaultRootVolumeSize),
 		"MasterNodeInstanceType":    props.MasterInstanceType,
 		"MediaNodeInstanceType":     props.MediaInstanceType,
 		"InitialNumberOfMediaNodes": props.InitialCapacity,
@@ -114,9 +140,15 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"TurnCertificateARN":        props.TurnCertificateArn,
 		"DiskSize":                  props.DiskSize,
 		"RetainVolumes":             props.RetainVolumes,
+		"RecordingsStorage":         props.RecordingsStorage,
+		"S3AppDataBucketName":       props.AppDataBucketName,
+		"S3ClusterDataBucketName":   props.ClusterDataBucketName,
+		snapshots:                   props.SnapshotIds,
+		"RestoredSharedInfoArn":     props.RestoredSecretArn,
 	})
 	p.slots = newCustomResource(p, "Slots", "Custom::OpenViduSlots", function, map[string]any{
 		masterSubnets: props.MasterSubnetIds,
+		snapshots:     props.SnapshotIds,
 	})
 	// Interfaces and volumes take subnets and zones from here, all else depends on them: so nothing that costs or loses
 	// something is made or changed before the checks.
@@ -149,6 +181,10 @@ func (p *preflight) TurnSubnets() *awsec2.SubnetSelection {
 
 func (p *preflight) RootDeviceName() *string {
 	return p.checks.GetAttString(jsii.String("RootDeviceName"))
+}
+
+func (p *preflight) Restored(slot int) (snapshotId, privateIp *string) {
+	return p.slots.GetAttString(jsii.String(fmt.Sprint("Snapshot", slot))), p.slots.GetAttString(jsii.String(fmt.Sprint("PrivateIp", slot)))
 }
 
 func (p *preflight) MasterNodeZones() *string {

@@ -12,7 +12,7 @@ import (
 
 func TestPreflightTellsTheFunctionWhatItIsGiven(t *testing.T) {
 	subnets := func(ids ...string) *[]*string { return jsii.Strings(ids...) }
-	// What may be left out is left out, but for the size that nodes have then.
+	// What may be left out is left out, but for the sizes that nodes have then.
 	required := func() *constructs.PreflightProps {
 		return &constructs.PreflightProps{
 			VpcId: jsii.String("vpc-1"), MasterSubnetIds: subnets("subnet-a"), MediaSubnetIds: subnets("subnet-b"), ImageId: jsii.String("ami-1"),
@@ -25,16 +25,20 @@ func TestPreflightTellsTheFunctionWhatItIsGiven(t *testing.T) {
 		"OpenViduVPC": "vpc-1", "OpenViduMasterNodeSubnets": []any{"subnet-a"}, "OpenViduMediaNodeSubnets": []any{"subnet-b"}, "AmiId": "ami-1",
 		"MasterNodeInstanceType": "c6a.xlarge", "MediaNodeInstanceType": "c6a.2xlarge",
 		"DomainName": "video.example.com", "OpenViduCertificateARN": "arn:main",
-		"DiskSize": 100.0, "RetainVolumes": "true", "RootVolumeSize": 50.0,
+		"DiskSize": 100.0, "RetainVolumes": "true", "MasterNodeRootVolumeSize": 50.0, "MediaNodeRootVolumeSize": 50.0,
 	}
 	full := required()
 	full.LoadBalancerSubnetIds = subnets("subnet-c", "subnet-d")
-	full.RootVolumeSize = jsii.Number(80)
+	full.MasterRootVolumeSize, full.MediaRootVolumeSize = jsii.Number(80), jsii.Number(90)
+	full.RecordingsStorage, full.AppDataBucketName, full.ClusterDataBucketName = jsii.String("S3"), jsii.String("mine"), jsii.String("")
+	full.SnapshotIds, full.RestoredSecretArn = subnets("snap-1", "snap-2"), jsii.String("arn:secret")
 	full.InitialCapacity, full.MinCapacity, full.MaxCapacity = jsii.Number(2), jsii.Number(1), jsii.Number(9)
 	full.TurnDomainName, full.TurnCertificateArn = jsii.String("turn.example.com"), jsii.String("arn:turn")
 	more := maps.Clone(want)
 	maps.Copy(more, map[string]any{
-		"LoadBalancerSubnets": []any{"subnet-c", "subnet-d"}, "RootVolumeSize": 80.0,
+		"LoadBalancerSubnets": []any{"subnet-c", "subnet-d"}, "MasterNodeRootVolumeSize": 80.0, "MediaNodeRootVolumeSize": 90.0,
+		"RecordingsStorage": "S3", "S3AppDataBucketName": "mine", "S3ClusterDataBucketName": "",
+		"VolumeSnapshotIds": []any{"snap-1", "snap-2"}, "RestoredSharedInfoArn": "arn:secret",
 		"InitialNumberOfMediaNodes": 2.0, "MinNumberOfMediaNodes": 1.0, "MaxNumberOfMediaNodes": 9.0,
 		"TurnDomainName": "turn.example.com", "TurnCertificateARN": "arn:turn",
 	})

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 // RecordingVolumesProps are the properties of RecordingVolumes.
@@ -29,6 +31,9 @@ type RecordingVolumesProps struct {
 	// SnapshotRetentionDays is how many daily snapshots of each volume are kept, 0 to 1000; 0 makes none. They are taken by
 	// Amazon Data Lifecycle Manager at 03:00 UTC, each consistent as after a power cut. Default: 7.
 	SnapshotRetentionDays *float64
+	// SnapshotIds that the volumes are restored from, one a slot, in their order. A change replaces the volumes (the old ones
+	// are kept). Default: blank volumes.
+	SnapshotIds *[]*string
 	// EncryptionKey of the volumes. A change replaces them. Default: the account's key for EBS (aws/ebs).
 	EncryptionKey awskms.IKey
 }
@@ -44,6 +49,8 @@ type RecordingVolumes interface {
 	// GrantAttach lets the grantee attach these volumes to instances that carry the tag.
 	GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string)
 
+	// tagPrivateIps writes on each volume which address its data was written with; snapshots carry it on.
+	tagPrivateIps(ips []*string)
 	// attachStatements allow to attach the volumes; allowAttachTo says to which instances.
 	attachStatements() []awsiam.PolicyStatement
 }
@@ -51,7 +58,7 @@ type RecordingVolumes interface {
 type recordingVolumes struct {
 	constructs.Construct
 	ids  []*string
-	made []awsec2.CfnVolume
+	made [][]awsec2.CfnVolume // a slot's: one, or one for each case of RetainWhen
 	size awscdk.Size
 	key  awskms.IKey
 }
@@ -69,10 +76,15 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 		wrong.add("RemovalPolicy is %q beside RetainWhen: give one of them", props.RemovalPolicy)
 	}
 	wrong.within("SnapshotRetentionDays", props.SnapshotRetentionDays, 0, 1000)
+	if props.AvailabilityZones != nil {
+		wrong.each("SnapshotIds", props.SnapshotIds, len(*props.AvailabilityZones))
+	}
 	wrong.report(scope, id)
 
 	v := &recordingVolumes{size: size, key: props.EncryptionKey}
 	constructs.NewConstruct_Override(v, scope, id)
+
+	compliance.Accept(v, "Data Lifecycle Manager takes daily snapshots; plans of AWS Backup are the account's, and may select these volumes too.", "NIST.800.53.R5-EC2EBSInBackupPlan")
 
 	policy := props.RemovalPolicy
 	if policy == "" || policy == awscdk.RemovalPolicy_RETAIN {
@@ -89,6 +101,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 		key = props.EncryptionKey.KeyArn()
 	}
 	for i, zone := range *props.AvailabilityZones {
+		v.made = append(v.made, nil)
 		volume := func(name string, policy awscdk.RemovalPolicy, when awscdk.CfnCondition) *string {
 			// Not awsec2.Volume: it takes no size that only CloudFormation knows.
 			resource := awsec2.NewCfnVolume(v, jsii.String(fmt.Sprint(name, i+1)), &awsec2.CfnVolumeProps{
@@ -98,7 +111,10 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 				Encrypted:        jsii.Bool(true),
 				KmsKeyId:         key,
 			})
-			v.made = append(v.made, resource)
+			if props.SnapshotIds != nil {
+				resource.SetSnapshotId((*props.SnapshotIds)[i])
+			}
+			v.made[i] = append(v.made[i], resource)
 			awscdk.Validations_Of(resource).Acknowledge(&awscdk.Acknowledgment{
 				Id: jsii.String("CloudFormation-Validate::W3010"), Reason: jsii.String("The zone is the slot's subnet's."),
 			})
@@ -128,14 +144,18 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 func (v *recordingVolumes) takeSnapshots(days float64) {
 	stack := awscdk.Stack_Of(v)
 	mine := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*v.Node().Path(), *stack.Node().Path()+"/")), nil)
-	for _, volume := range v.made {
-		awscdk.Tags_Of(volume).Add(jsii.String(volumesTag), mine, nil)
+	for _, slot := range v.made {
+		for _, volume := range slot {
+			awscdk.Tags_Of(volume).Add(jsii.String(volumesTag), mine, nil)
+		}
 	}
 	role := awsiam.NewRole(v, jsii.String("SnapshotRole"), &awsiam.RoleProps{
 		AssumedBy: awsiam.NewServicePrincipal(jsii.String("dlm.amazonaws.com"), nil),
 		ManagedPolicies: &[]awsiam.IManagedPolicy{
 			awsiam.ManagedPolicy_FromAwsManagedPolicyName(jsii.String("service-role/AWSDataLifecycleManagerServiceRole"))},
 	})
+	compliance.Accept(role, "What Data Lifecycle Manager needs is AWS's to say.",
+		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole]")
 	policy := awsdlm.NewCfnLifecyclePolicy(v, jsii.String("Snapshots"), &awsdlm.CfnLifecyclePolicyProps{
 		Description:      jsii.String("OpenVidu daily snapshots"),
 		ExecutionRoleArn: role.RoleArn(),
@@ -160,6 +180,14 @@ func (v *recordingVolumes) takeSnapshots(days float64) {
 	}
 }
 
+func (v *recordingVolumes) tagPrivateIps(ips []*string) {
+	for i, slot := range v.made {
+		for _, volume := range slot {
+			awscdk.Tags_Of(volume).Add(jsii.String(privateIpTag), ips[i], nil)
+		}
+	}
+}
+
 const (
 	// DefaultVolumeSize of a Master Node's data, in GiB: the seed's.
 	DefaultVolumeSize = 100
@@ -168,6 +196,8 @@ const (
 
 	// volumesTag names the RecordingVolumes that a volume belongs to, for the snapshots.
 	volumesTag = "OpenViduVolumes"
+	// privateIpTag is the fixed private IP of the volume's slot. Preflight reads it off snapshots.
+	privateIpTag = "OpenViduPrivateIp"
 )
 
 func (v *recordingVolumes) VolumeIds() *[]*string { return &v.ids }
@@ -222,5 +252,6 @@ const (
 	attachVolume    = "ec2:AttachVolume"
 	attachInterface = "ec2:AttachNetworkInterface"
 
-	ec2Arn = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:"
+	// An id belongs to one region and account; a role has no rights elsewhere.
+	ec2Arn = "arn:${AWS::Partition}:ec2:*:*:"
 )

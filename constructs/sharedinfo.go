@@ -2,12 +2,14 @@ package constructs
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs/internal/functions"
+	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
 const (
@@ -29,7 +31,7 @@ type SharedInfo interface {
 	Revision() *string
 	// Filled is the resource that fills the secret: what reads the secret at creation depends on it.
 	Filled() constructs.IDependable
-	// LogGroup takes the last log lines of a node that failed, and of drains.
+	// LogGroup takes the logs of boot and drain and OpenVidu's errors, of every node.
 	LogGroup() awslogs.ILogGroup
 }
 
@@ -48,25 +50,52 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 		Description:   jsii.String("OpenVidu High Availability: URLs and credentials"),
 		EncryptionKey: props.SecretEncryptionKey,
 	})
+	compliance.Accept(s.secret, "The databases keep the passwords that they were made with: a rotated secret would lock the cluster out.",
+		"AwsSolutions-SMG4", "NIST.800.53.R5-SecretsManagerRotationEnabled")
+	if props.SecretEncryptionKey == nil {
+		compliance.Accept(s.secret, "The account's key, unless SecretEncryptionKey is given.", "NIST.800.53.R5-SecretsManagerUsingKMSKey")
+	}
 	// Neither a value nor a generator: a template that holds one would overwrite the whole secret when it changes.
 	s.secret.Node().DefaultChild().(awscdk.CfnResource).AddPropertyDeletionOverride(jsii.String("GenerateSecretString"))
 
-	s.logGroup = newLogGroup(s, "Logs")
+	s.logGroup = newLogGroup(s, "Logs", props.LogRetention)
 
-	fill := newFunction(s, "Credentials", functions.Credentials,
-		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"))
-	s.filled = newCustomResource(s, "Fill", "Custom::OpenViduCredentials", fill, map[string]any{
+	settings := map[string]any{
+		"DOMAIN_NAME":              props.DomainName,
+		"LIVEKIT_TURN_DOMAIN_NAME": or(props.TurnDomainName, ""),
+		"OPENVIDU_PRO_LICENSE":     props.License,
+		"OPENVIDU_RTC_ENGINE":      or(props.RtcEngine, DefaultRtcEngine),
+		"ENABLED_MODULES":          DefaultEnabledModules,
+	}
+	if props.RecordingBuckets != nil {
+		settings["S3"] = props.RecordingBuckets.settings()
+	}
+	properties := map[string]any{
 		"SecretArn": s.secret.SecretArn(),
 		"Version":   or(props.OpenViduVersion, DefaultOpenViduVersion),
 		"MasterIps": masterIps,
-		"Settings": map[string]any{
-			"DOMAIN_NAME":              props.DomainName,
-			"LIVEKIT_TURN_DOMAIN_NAME": or(props.TurnDomainName, ""),
-			"OPENVIDU_PRO_LICENSE":     props.License,
-			"OPENVIDU_RTC_ENGINE":      or(props.RtcEngine, DefaultRtcEngine),
-			"ENABLED_MODULES":          DefaultEnabledModules,
+		"Settings":  settings,
+		"Initial": map[string]any{
+			"MEET_INITIAL_ADMIN_PASSWORD": or(props.InitialMeetAdminPassword, ""),
+			"MEET_INITIAL_API_KEY":        or(props.InitialMeetApiKey, ""),
 		},
-	})
+	}
+	statements := []awsiam.PolicyStatement{
+		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue")}
+	if restored := props.RestoredSecret; restored != nil {
+		arn, readable := restored.SecretArn(), restored.SecretArn()
+		if when := props.RestoredSecretWhen; when != nil {
+			arn = awscdk.Fn_ConditionIf(when.LogicalId(), arn, awscdk.Aws_NO_VALUE()).ToString()
+			readable = awscdk.Fn_ConditionIf(when.LogicalId(), readable, s.secret.SecretArn()).ToString()
+		}
+		properties["RestoredSecretArn"] = arn
+		statements = append(statements, allow(*readable, "secretsmanager:GetSecretValue"))
+	}
+	fill := newFunction(s, "Credentials", functions.Credentials, statements...)
+	if restored := props.RestoredSecret; restored != nil && restored.EncryptionKey() != nil {
+		restored.EncryptionKey().GrantDecrypt(fill)
+	}
+	s.filled = newCustomResource(s, "Fill", "Custom::OpenViduCredentials", fill, properties)
 	if props.SecretEncryptionKey != nil {
 		props.SecretEncryptionKey.GrantEncryptDecrypt(fill).ApplyBefore(s.filled)
 	}

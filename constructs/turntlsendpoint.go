@@ -2,6 +2,7 @@ package constructs
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -27,11 +28,16 @@ type TurnTlsEndpoint interface {
 	LoadBalancer() nlb.NetworkLoadBalancer
 	// DnsName that the TURN domain name must point to.
 	DnsName() *string
+
+	certificate() awscertificatemanager.ICertificate
+	condition() awscdk.CfnCondition
 }
 
 type turnTlsEndpoint struct {
 	constructs.Construct
 	balancer nlb.NetworkLoadBalancer
+	tls      awscertificatemanager.ICertificate
+	when     awscdk.CfnCondition
 }
 
 // NewTurnTlsEndpoint makes the load balancer and registers the fleet. It panics on wrong props, with all problems at once.
@@ -43,7 +49,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
-	t := &turnTlsEndpoint{}
+	t := &turnTlsEndpoint{when: props.Condition}
 	constructs.NewConstruct_Override(t, scope, id)
 	common, domain := props.LoadBalancerProps, jsii.String(props.Fleet.turnDomainName())
 	if props.Condition != nil && common.HostedZoneWhen != nil {
@@ -58,7 +64,8 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 		awscdk.Duration_Hours(jsii.Number(1)))
 	// Relayed calls live in one connection: neither a failed health check nor a drain may cut it.
 	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
-	newTlsListener(t.balancer, "Tls", listenerTlsPort, common.certificate(t, domain), targets)
+	t.tls = common.certificate(t, domain)
+	newTlsListener(t.balancer, "Tls", listenerTlsPort, t.tls, targets)
 	props.Fleet.attach(targets, props.Condition)
 
 	if props.Condition != nil {
@@ -75,3 +82,6 @@ func (t *turnTlsEndpoint) Connections() awsec2.Connections       { return t.bala
 func (t *turnTlsEndpoint) LoadBalancer() nlb.NetworkLoadBalancer { return t.balancer }
 func (t *turnTlsEndpoint) DnsName() *string                      { return t.balancer.LoadBalancerDnsName() }
 func (t *turnTlsEndpoint) ToString() *string                     { return t.Node().Path() }
+
+func (t *turnTlsEndpoint) certificate() awscertificatemanager.ICertificate { return t.tls }
+func (t *turnTlsEndpoint) condition() awscdk.CfnCondition                  { return t.when }

@@ -44,6 +44,24 @@ func (p *problems) within(prop string, value *float64, low, high float64) {
 	}
 }
 
+// each reports a list that has not count elements.
+func (p *problems) each(prop string, list *[]*string, count int) {
+	if list != nil && len(*list) != count {
+		p.add("%s has %d elements: give one for each of the %d slots", prop, len(*list), count)
+	}
+}
+
+// otherStack reports a construct of another stack than the one that is being made: a cluster's id is its stack's.
+func (p *problems) otherStack(scope constructs.Construct, prop string, given constructs.Construct) {
+	if given == nil {
+		return
+	}
+	theirs, own := *awscdk.Stack_Of(given).Node().Path(), *awscdk.Stack_Of(scope).Node().Path()
+	if theirs != own {
+		p.add("%s is in stack %s, not in %s: make both in one stack", prop, theirs, own)
+	}
+}
+
 // report panics once with all problems, named after the construct that is being made.
 func (p *problems) report(scope constructs.Construct, id *string) {
 	if len(*p) == 0 {
@@ -61,12 +79,18 @@ var (
 	optionalDomainPattern = regexp.MustCompile("^$|" + DomainPattern)
 	enginePattern         = regexp.MustCompile("^(pion|mediasoup)$")
 	versionPattern        = regexp.MustCompile(VersionPattern)
+	installFlagsPattern   = regexp.MustCompile(InstallFlagsPattern)
+	bucketPattern         = regexp.MustCompile(BucketPattern)
 )
 
 // Patterns of text that a template's parameters and the constructs' props accept alike.
 const (
 	// DomainPattern is a fully qualified domain name.
 	DomainPattern = `^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])$`
+	// BucketPattern is the name of an S3 bucket, or nothing.
+	BucketPattern = `^$|^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`
+	// InstallFlagsPattern is a list of installer flags, separated by commas; nothing in it means something to a shell.
+	InstallFlagsPattern = `^$|^--[A-Za-z0-9][A-Za-z0-9_.:/@%+=-]*(,--[A-Za-z0-9][A-Za-z0-9_.:/@%+=-]*)*$`
 	// VersionPattern is a released version of OpenVidu.
 	VersionPattern = `^[0-9]+\.[0-9]+\.[0-9]+$`
 )

@@ -64,6 +64,16 @@ func Deploy(source Template, parameters map[string]any, attribute func(id, attri
 		}
 	}
 	maps.Copy(d.Values, parameters)
+	for name, parameter := range source.Section("Parameters") {
+		// As CloudFormation has it: a list of one empty text when nothing is given.
+		if text, ok := d.Values[name].(string); ok && At(parameter, "Type") == "CommaDelimitedList" {
+			var elements []any
+			for _, element := range strings.Split(text, ",") {
+				elements = append(elements, strings.TrimSpace(element))
+			}
+			d.Values[name] = elements
+		}
+	}
 	if d.Attribute == nil {
 		d.Attribute = func(id, attribute string) any { return id + "." + attribute }
 	}

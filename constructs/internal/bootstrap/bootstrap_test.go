@@ -27,11 +27,11 @@ func TestHeaderQuotesEveryValue(t *testing.T) {
 
 // set -u would end a node at the first use of a name that nobody assigns.
 func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
-	common := []Var{Value("REGION", ""), Value("STACK", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""), Value("WAIT_URL", ""),
-		Value("INSTALLER_URL", ""), List("MASTER_IPS", "")}
+	common := []Var{Value("REGION", ""), Value("URL_SUFFIX", ""), Value("STACK", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""),
+		Value("WAIT_URL", ""), Value("BEFORE_START", ""), List("MASTER_IPS", ""), Value("INSTALLER_URL", ""), Value("INSTALL_FLAGS", "")}
 	for name, text := range map[string]string{
 		"master": Header(append(common, List("ENI_IDS", ""), List("VOLUME_IDS", ""), Value("DISK_SIZE", ""), Value("REVISION", ""))...) + Common + Master,
-		"media":  Header(append(common, Value("HOOK", ""))...) + Common + Media,
+		"media":  Header(append(common, Value("DRAIN_HOOK", ""), Value("READY_HOOK", ""))...) + Common + Media,
 	} {
 		file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), name)
 		if err != nil {

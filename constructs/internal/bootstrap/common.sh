@@ -12,6 +12,7 @@ IMDS=http://169.254.169.254/latest
 STEP=start
 NODE=node
 INSTANCE_ID=
+CLUSTER=
 SECRET=
 
 # All words go to stderr, so that $(…) never swallows the reason of a failure.
@@ -63,7 +64,32 @@ signal() {
     --unique-id "$INSTANCE_ID" --status "$1" || say 'no stack update waits'
 }
 
-# The end of the log in CloudWatch Logs outlives the instance.
+# start_agent: CloudWatch's own agent sends this log and OpenVidu's errors, line by line, and how full the disks are. The
+# node does its work without it too.
+start_agent() {
+  local agent=/opt/aws/amazon-cloudwatch-agent config=/etc/openvidu-agent.json
+  if [[ ! -d $agent ]]; then
+    if [[ $OS == amzn* ]]; then
+      install_packages amazon-cloudwatch-agent
+    else
+      download "https://amazoncloudwatch-agent-$REGION.s3.$REGION.$URL_SUFFIX/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb" \
+        "$STATE/agent.deb" && dpkg -i "$STATE/agent.deb"
+    fi || return
+  fi
+  jq -n --arg group "$LOG_GROUP" --arg node "$NODE/$INSTANCE_ID" --arg cluster "$CLUSTER" --arg log "$LOG" '
+def logs($path;$name): {file_path:$path,log_group_name:$group,log_stream_name:"\($node)/\($name)"};
+{agent:{omit_hostname:true},
+logs:{logs_collected:{files:{collect_list:[logs($log;"boot"),
+logs("/var/lib/docker/containers/*/*-json.log";"errors")+{publish_multi_logs:true,filters:[{type:"include",expression:"(?i)error|fatal|panic"}]}]}}},
+metrics:{namespace:"OpenVidu",aggregation_dimensions:[["Cluster"]],metrics_collected:{disk:{measurement:["used_percent"],
+resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$cluster}}}}}' >"$config"
+  "$agent/bin/amazon-cloudwatch-agent-ctl" -a fetch-config -m ec2 -s -c "file:$config" >/dev/null
+}
+
+# A node without an agent is better than none.
+ship_logs() { start_agent || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
+
+# The end of the log in CloudWatch Logs outlives the instance, whatever became of the agent.
 ship_log() {
   local to=(--log-group-name "$LOG_GROUP" --log-stream-name "$NODE/$INSTANCE_ID")
   aws logs create-log-stream "${to[@]}"
@@ -114,6 +140,7 @@ install_units() {
 
 identify() {
   INSTANCE_ID=$(retry 60 5 imds instance-id)
+  CLUSTER=$(retry 60 5 imds tags/instance/OpenViduCluster)
   # shellcheck disable=SC1091
   OS=$(. /etc/os-release && echo "$ID-$VERSION_ID")
   case $OS in
@@ -126,7 +153,7 @@ download() { curl -fsSL --proto '=https' --tlsv1.2 -m 300 -o "$2" "$1"; }
 
 install_packages() {
   if [[ $OS == amzn* ]]; then
-    dnf -y -q install "$@"
+    dnf -y -q --allowerasing install "$@" # an image may bring an older Docker
   else
     apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqo DPkg::Lock::Timeout=60 install "$@"
   fi
@@ -188,9 +215,16 @@ install_openvidu() {
   RELEASE=$(secret OPENVIDU_VERSION)
   [[ $RELEASE =~ ^[0-9]+(\.[0-9]+){2}$ ]] || die "OPENVIDU_VERSION '$RELEASE' is not like 3.9.0"
   retry 10 15 fetch_installer "$role"
+  local additional
+  IFS=, read -ra additional <<<"$INSTALL_FLAGS"
   retry 3 30 try_installer --no-tty --install --environment=aws --deployment-type=ha "--node-role=$role-node" \
-    "--master-node-private-ip-list=$(IFS=, && echo "${MASTER_IPS[*]}")" "$@"
+    "--master-node-private-ip-list=$(IFS=, && echo "${MASTER_IPS[*]}")" "$@" "${additional[@]}"
   systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
+}
+
+# Lines of whoever deploys, between installation and start.
+before_start() {
+  [[ -z $BEFORE_START ]] || bash -euo pipefail -c "$BEFORE_START"
 }
 
 # put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.

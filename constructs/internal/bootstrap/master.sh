@@ -131,6 +131,8 @@ mount_volume() {
 CLUSTER_KEYS=(DOMAIN_NAME ENABLED_MODULES OPENVIDU_{PRO_LICENSE,RTC_ENGINE} LIVEKIT_{TURN_DOMAIN_NAME,API_KEY,API_SECRET}
   {MONGO,DASHBOARD,GRAFANA}_ADMIN_{USERNAME,PASSWORD} MONGO_REPLICA_SET_KEY MINIO_{ACCESS,SECRET}_KEY)
 MEET_KEYS=(MEET_INITIAL_{ADMIN_PASSWORD,API_KEY})
+# Of a cluster that keeps recordings in S3; the installer has no flags for them.
+S3_KEYS=(EXTERNAL_S3_{ENDPOINT,REGION,PATH_STYLE_ACCESS,BUCKET_APP_DATA,BUCKET_CLUSTER_DATA})
 
 install_master() {
   local key value flag flags=()
@@ -151,7 +153,7 @@ install_master() {
 }
 
 apply_settings() {
-  put_settings cluster/openvidu.env "${CLUSTER_KEYS[@]}" &&
+  put_settings cluster/openvidu.env "${CLUSTER_KEYS[@]}" "${S3_KEYS[@]}" &&
     put_settings cluster/master_node/meet.env MEET_INITIAL_ADMIN_USER "${MEET_KEYS[@]}" &&
     put_settings node/master_node.env REDIS_PASSWORD
 }
@@ -160,6 +162,7 @@ boot() {
   step identify
   step take_slot
   step install_tools mkfs.xfs:xfsprogs
+  step ship_logs
   step attach_fixed_ip
   step attach_data_volume
   if [[ ! -e $STATE/installed ]]; then
@@ -173,6 +176,7 @@ boot() {
   step mount_volume
   say "settings $REVISION"
   step apply_secret
+  step before_start
   step start_openvidu
   step healthy http://127.0.0.1:7880/health/caddy
   step signal SUCCESS ready

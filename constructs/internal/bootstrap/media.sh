@@ -10,11 +10,24 @@ role_units() {
 
 # A Media Node that cannot work is replaced.
 on_failure() {
-  terminating || retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" \
-    --health-status Unhealthy --no-should-respect-grace-period
+  terminating || hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result ABANDON ||
+    retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" \
+      --health-status Unhealthy --no-should-respect-grace-period
 }
 
-terminating() { [[ $(imds autoscaling/target-lifecycle-state) == Terminated ]]; }
+# Only a group with a warm pool waits for this word.
+report_ready() {
+  hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no warm pool waits'
+}
+
+terminating() { [[ $(imds autoscaling/target-lifecycle-state) == *Terminated ]]; }
+
+warming() { [[ $(imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
+
+# What would take longest when the node is needed.
+pull_images() {
+  (cd "$OPENVIDU" && timeout 1200 docker compose pull -q) || say 'WARNING: images will be pulled at the start'
+}
 
 # Any master will do: OpenVidu itself waits for the others.
 masters_answer() {
@@ -43,16 +56,25 @@ boot() {
     return
   fi
   step install_tools
+  step ship_logs
   if [[ ! -e $STATE/installed ]]; then
     step read_secret
     step install_docker
     step install_media
   fi
   step apply_secret
+  step before_start
+  if warming; then
+    # Auto Scaling stops the node now. When it starts it again, it boots with the settings of that day.
+    step pull_images
+    step report_ready
+    return
+  fi
   step wait_for_masters
   step start_openvidu
   step healthy http://127.0.0.1:7880/ http://127.0.0.1:9092/
   step signal SUCCESS ready
+  step report_ready
 }
 
 # The containers that carry calls, one id a line. A Docker that hangs must not keep the heartbeats back.
@@ -79,10 +101,11 @@ live() {
   [[ -n $ids ]]
 }
 
+# hook ACTION HOOK OPTION…
 hook() {
   local group
   group=$(imds tags/instance/aws:autoscaling:groupName) &&
-    aws autoscaling "$@" --auto-scaling-group-name "$group" --lifecycle-hook-name "$HOOK" --instance-id "$INSTANCE_ID"
+    aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
 }
 
 # drain: from here on no failure may end the drain, so there is no trap and no errexit.
@@ -95,16 +118,20 @@ drain() {
   say '== drain'
   timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
   until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
+  CLUSTER=$(retry 5 5 imds tags/instance/OpenViduCluster)
   local beat=0
   while live; do
     # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
-    ((beat++ % 6)) || hook record-lifecycle-action-heartbeat || say 'heartbeat failed'
+    ((beat++ % 6)) || {
+      hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'
+      timeout 60 aws cloudwatch put-metric-data --namespace OpenVidu --metric-name DrainMinutes --dimensions "Cluster=$CLUSTER" --value $((beat / 6))
+    }
     sleep 10
   done
   say 'no call is left'
   timeout 300 systemctl stop openvidu
   ship_log # first: the instance may go with the hook
-  until hook complete-lifecycle-action --lifecycle-action-result CONTINUE; do sleep 10; done
+  until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
   sleep infinity
 }
 

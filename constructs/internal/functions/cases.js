@@ -5,6 +5,9 @@ const THREE = 'subnet-a,subnet-b,subnet-c';
 const ARN = 'arn:aws:acm:eu-west-1:111122223333:certificate';
 const AMAZON = '/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default';
 const CANONICAL = '/aws/service/canonical/ubuntu/server/24.04/stable/current';
+const RESTORED = ['snap-1', 'snap-2', 'snap-3', 'snap-4'];
+const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Restored-Ab12Cd';
+const NEWER = ['RecordingsStorage', 'S3AppDataBucketName', 'S3ClusterDataBucketName', 'VolumeSnapshotIds', 'RestoredSharedInfoArn'];
 const EVERYTHING = {
   OpenViduVPC: 'vpc-9', OpenViduMasterNodeSubnets: [...FIVE, 'subnet-a', 'subnet-lost'], DiskSize: '50', RetainVolumes: 'false',
   OpenViduCertificateARN: `${ARN}/expired`, MediaNodeInstanceType: 'c7g.xlarge', MinNumberOfMediaNodes: '9',
@@ -152,9 +155,45 @@ const preflight = [
     refused: "MediaNodeInstanceType: 'c7g.xlarge' is arm64, MasterNodeInstanceType c6a.xlarge is x86_64; choose both of one architecture." },
   { name: 'an image that does not exist', now: { AmiId: 'ami-lost' },
     refused: "AmiId: 'ami-lost' does not exist, or not for this account; give the SSM parameter of another image." },
-  { name: 'an image that is larger than the root volume', now: { AmiId: 'ami-big' },
-    refused: "AmiId: 'ami-big' needs a root volume of 51 GB, a node has 50; choose a smaller image." },
-  { name: 'an image that fills the root volume', now: { AmiId: 'ami-big', RootVolumeSize: '51' } },
+  { name: 'an image that is larger than the root volumes', now: { AmiId: 'ami-big' },
+    refused: "MasterNodeRootVolumeSize: '50' is less than the 51 GB of the image; give 51 or more. "
+      + "MediaNodeRootVolumeSize: '50' is less than the 51 GB of the image; give 51 or more." },
+  { name: 'an image that is larger than the root volume of Media Nodes', now: { AmiId: 'ami-big', MasterNodeRootVolumeSize: '51' },
+    refused: "MediaNodeRootVolumeSize: '50' is less than the 51 GB of the image; give 51 or more." },
+  { name: 'an image that fills the root volumes', now: { AmiId: 'ami-big', MasterNodeRootVolumeSize: '51', MediaNodeRootVolumeSize: '51' } },
+
+  { name: 'recordings in buckets that exist', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', S3ClusterDataBucketName: 'mine-too' } },
+  { name: 'recordings in new buckets', now: { RecordingsStorage: 'S3' } },
+  { name: 'a bucket that does not exist', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'lost' },
+    refused: "S3AppDataBucketName: 'lost' does not exist; give the name of a bucket that does, or nothing." },
+  { name: 'a bucket in another region', now: { RecordingsStorage: 'S3', S3ClusterDataBucketName: 'american' },
+    refused: "S3ClusterDataBucketName: 'american' is in us-east-1; give a bucket of eu-west-1." },
+  { name: 'one bucket for both', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', S3ClusterDataBucketName: 'mine' },
+    refused: "S3ClusterDataBucketName: 'mine' is S3AppDataBucketName; give another bucket." },
+  { name: 'a bucket while recordings stay on the volumes', now: { S3AppDataBucketName: 'mine' },
+    refused: "S3AppDataBucketName: 'mine' is not used while RecordingsStorage is Volumes; choose S3, or give nothing." },
+
+  { name: 'volumes restored from snapshots', now: { VolumeSnapshotIds: RESTORED, RestoredSharedInfoArn: SECRET } },
+  { name: 'the secret of another cluster without its snapshots', now: { RestoredSharedInfoArn: SECRET } },
+  { name: 'snapshots without their cluster\'s secret', now: { VolumeSnapshotIds: RESTORED },
+    refused: "RestoredSharedInfoArn: '' is missing; the data in the snapshots needs the credentials that it was written with." },
+  { name: 'three snapshots', now: { VolumeSnapshotIds: RESTORED.slice(0, 3), RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-1,snap-2,snap-3' has 3 snapshots; give four, of Master Nodes 1 to 4." },
+  { name: 'a snapshot that does not exist', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-lost'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-lost' does not exist in eu-west-1; choose snapshots that do." },
+  { name: 'a snapshot that is not completed', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-pending'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-pending' is pending; wait until it is completed." },
+  { name: 'a snapshot larger than the volumes', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-large'], RestoredSharedInfoArn: SECRET },
+    refused: "DiskSize: '100' is less than snapshot snap-large has; give 500 or more." },
+  { name: 'snapshots in another order than the Master Nodes', now: { VolumeSnapshotIds: ['snap-2', 'snap-1', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-2' is of 10.0.1.12, which is not in 10.0.0.0/24 of Master Node 1; mend the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.1.0/24 of Master Node 2; mend the order, or the subnets." },
+  { name: 'a subnet too small for the address in the snapshot', now: { OpenViduMasterNodeSubnets: ['subnet-d', 'subnet-b', 'subnet-a'],
+    VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.0.0/29 of Master Node 1; mend the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-4' is of 10.0.0.14, which is not in 10.0.0.0/29 of Master Node 4; mend the order, or the subnets." },
+  { name: 'a snapshot that does not tell its address', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-bare'], RestoredSharedInfoArn: SECRET },
+    refused: "VolumeSnapshotIds: 'snap-bare' has no tag OpenViduPrivateIp; give it the private IP of its Master Node." },
 
   { name: 'fewer Media Nodes at first than the minimum', now: { InitialNumberOfMediaNodes: '1' },
     refused: "InitialNumberOfMediaNodes: '1' is not from MinNumberOfMediaNodes to MaxNumberOfMediaNodes; give 2 to 5." },
@@ -191,10 +230,22 @@ const preflight = [
     refused: "RetainVolumes: 'false' would replace the volumes by blank ones; go back to 'true'." },
   { name: 'Update: volumes retained from now on', now: { RetainVolumes: 'true' }, before: { RetainVolumes: 'false' },
     refused: "RetainVolumes: 'true' would replace the volumes by blank ones; go back to 'false'." },
+  { name: 'Update: recordings to S3', now: { RecordingsStorage: 'S3' }, before: {},
+    refused: "RecordingsStorage: 'S3' would leave recordings behind; go back to 'Volumes'." },
+  { name: 'Update: other buckets', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', S3ClusterDataBucketName: 'mine-too' }, before: { RecordingsStorage: 'S3' },
+    refused: "S3AppDataBucketName: 'mine' would leave recordings behind; go back to ''. S3ClusterDataBucketName: 'mine-too' would leave data behind; go back to ''." },
+  { name: 'Update: volumes restored', now: { VolumeSnapshotIds: RESTORED, RestoredSharedInfoArn: SECRET }, before: {},
+    refused: `VolumeSnapshotIds: '${RESTORED}' would replace the volumes; go back to ''. RestoredSharedInfoArn: '${SECRET}' counts at creation only; go back to ''.` },
+  { name: 'Update: snapshots that were deleted since', now: { VolumeSnapshotIds: ['snap-lost', 'snap-2', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
+    before: { VolumeSnapshotIds: ['snap-lost', 'snap-2', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET } },
   { name: 'Update: other Media Node subnets', now: { OpenViduMediaNodeSubnets: ['subnet-d'] }, before: {} },
   { name: 'Update: TURN added', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` }, before: {} },
   { name: 'Update: from a template that did not check as much', before: Object.fromEntries(['MasterNodeInstanceType', 'MediaNodeInstanceType',
-    'InitialNumberOfMediaNodes', 'OpenViduCertificateARN', 'DomainName', 'RootVolumeSize'].map((key) => [key, undefined])) },
+    'InitialNumberOfMediaNodes', 'OpenViduCertificateARN', 'DomainName', 'MasterNodeRootVolumeSize', ...NEWER].map((key) => [key, undefined])) },
+
+  { name: 'Update: recordings to S3, from a template that knew volumes only', now: { RecordingsStorage: 'S3' },
+    before: Object.fromEntries(NEWER.map((key) => [key, undefined])), refused: "RecordingsStorage: 'S3' would leave recordings behind; go back to 'Volumes'." },
+  { name: 'Update: to a template that knows volumes only', now: Object.fromEntries(NEWER.map((key) => [key, undefined])), before: {} },
 
   { name: 'Update: nearly everything wrong', now: EVERYTHING, before: {},
     refused: "OpenViduMasterNodeSubnets: 'subnet-a,subnet-b,subnet-c,subnet-d,subnet-e,subnet-a,subnet-lost' would take Master Nodes 4 from their IPs and data; go back to 'subnet-a,subnet-b,subnet-c'. "
@@ -209,6 +260,10 @@ const preflight = [
 const credentials = [
   { name: 'Update: another OpenViduVersion', before: '3.9.0', now: '3.10.0', secret: { OPENVIDU_VERSION: '3.9.0' },
     refused: "OpenViduVersion: '3.10.0' was given, but this cluster runs 3.9.0 and the parameter upgrades nothing. Keep 3.9.0; or upgrade as OpenVidu documents, set OPENVIDU_VERSION in the secret SECRET to 3.10.0 and repeat this update." },
+  { name: 'Update: another InitialMeetAdminPassword', before: '3.9.0', now: '3.9.0', initial: { MEET_INITIAL_ADMIN_PASSWORD: 'another-password' },
+    refused: 'InitialMeetAdminPassword counts at creation only. Go back to what it was, and change it in OpenVidu Meet.' },
+  { name: 'Update: another InitialMeetApiKey', before: '3.9.0', now: '3.9.0', initial: { MEET_INITIAL_API_KEY: 'another-key' },
+    refused: 'InitialMeetApiKey counts at creation only. Go back to what it was, and change it in OpenVidu Meet.' },
   { name: 'Update: a secret that a hand edit broke', before: '3.9.0', now: '3.9.0', secret: '{"REDIS_PASSWORD":"hunter2"',
     refused: 'The secret SECRET is not a JSON object and was left as it is. Mend it, then repeat the operation.' },
   { name: 'Update: a secret that waits for its deletion', before: '3.9.0', now: '3.9.0', deleted: true,
@@ -220,7 +275,8 @@ const properties = (changes) => ({
   OpenViduMasterNodeSubnets: FIVE.slice(0, 3),
   OpenViduMediaNodeSubnets: FIVE.slice(0, 2),
   AmiId: 'ami-1',
-  RootVolumeSize: '50',
+  MasterNodeRootVolumeSize: '50',
+  MediaNodeRootVolumeSize: '50',
   MasterNodeInstanceType: 'c6a.xlarge',
   MediaNodeInstanceType: 'c6a.xlarge',
   InitialNumberOfMediaNodes: '2',
@@ -232,10 +288,15 @@ const properties = (changes) => ({
   TurnCertificateARN: '',
   DiskSize: '100',
   RetainVolumes: 'true',
+  RecordingsStorage: 'Volumes',
+  S3AppDataBucketName: '',
+  S3ClusterDataBucketName: '',
+  VolumeSnapshotIds: [''],
+  RestoredSharedInfoArn: '',
   ...changes,
 });
 
-module.exports = { ARN, FIVE, VPC, credentials, preflight, properties };
+module.exports = { ARN, FIVE, RESTORED, VPC, credentials, preflight, properties };
 
 // As a program: what refuses what, for the documentation.
 if (require.main === module) {

@@ -18,11 +18,15 @@ const generated = () => ({
   ALL_SECRETS_GENERATED: 'true',
 });
 
+// Keys whose first value a parameter may give.
+const INITIAL = [['MEET_INITIAL_ADMIN_PASSWORD', 'InitialMeetAdminPassword'], ['MEET_INITIAL_API_KEY', 'InitialMeetApiKey']];
+
 // What the parameters say; the URLs follow from the domain.
-const settings = ({ Settings, MasterIps }) => {
-  const domain = Settings.DOMAIN_NAME;
+const settings = ({ Settings: { S3, ...given }, MasterIps }) => {
+  const domain = given.DOMAIN_NAME;
   return {
-    ...Settings,
+    ...given,
+    ...S3,
     OPENVIDU_URL: `https://${domain}/`,
     LIVEKIT_URL: `wss://${domain}/`,
     DASHBOARD_URL: `https://${domain}/dashboard/`,
@@ -35,20 +39,20 @@ const settings = ({ Settings, MasterIps }) => {
 exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, OldResourceProperties }) => {
   const { SecretsManagerClient, GetSecretValueCommand, PutSecretValueCommand } = require('@aws-sdk/client-secrets-manager');
   const client = new SecretsManagerClient();
-  const { SecretArn, Version } = ResourceProperties;
-  const read = async (VersionId) => {
+  const { SecretArn, Version, Initial = {}, RestoredSecretArn } = ResourceProperties;
+  const read = async (VersionId, SecretId = SecretArn) => {
     let secret = {};
     try {
-      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId: SecretArn, VersionId }))).SecretString);
+      secret = JSON.parse((await client.send(new GetSecretValueCommand({ SecretId, VersionId }))).SecretString);
     } catch (error) {
       // A secret without any value is what the stack creates; all else that cannot be read is left as it is.
       if (error instanceof SyntaxError) secret = null;
-      else if (VersionId || error.name !== 'ResourceNotFoundException') {
-        throw new Error(`The secret ${SecretArn} cannot be read: ${error.message || error.name}`);
+      else if (VersionId || SecretId !== SecretArn || error.name !== 'ResourceNotFoundException') {
+        throw new Error(`The secret ${SecretId} cannot be read: ${error.message || error.name}`);
       }
     }
     if (secret === null || typeof secret !== 'object' || Array.isArray(secret)) {
-      throw new Error(`The secret ${SecretArn} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
+      throw new Error(`The secret ${SecretId} is not a JSON object and was left as it is. Mend it, then repeat the operation.`);
     }
     return secret;
   };
@@ -57,6 +61,15 @@ exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, Old
   const before = RequestType === 'Update' ? settings(OldResourceProperties) : {};
   const was = JSON.stringify(secret);
 
+  const made = generated();
+  if (RequestType === 'Create' && RestoredSecretArn) {
+    // Restored data opens to the credentials, and to the version, that it was written with.
+    const restored = await read(undefined, RestoredSecretArn);
+    const keys = [...Object.keys(made), 'OPENVIDU_VERSION'];
+    const missing = keys.filter((key) => !restored[key]);
+    if (missing.length) throw new Error(`RestoredSharedInfoArn: the secret ${RestoredSecretArn} holds no ${missing}; give it the whole content of the old cluster's secret.`);
+    for (const key of keys) secret[key] ||= restored[key];
+  }
   const running = secret.OPENVIDU_VERSION || Version;
   if (RequestType === 'Update' && Version !== OldResourceProperties.Version && Version !== running
       && !await rollingBack(StackId)) {
@@ -67,7 +80,16 @@ exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, Old
   for (const [key, value] of Object.entries(now)) {
     if (!(key in secret) || (key in before && before[key] !== value)) secret[key] = value;
   }
-  for (const [key, value] of Object.entries(generated())) secret[key] ||= value;
+  for (const [key, parameter] of INITIAL) {
+    const value = Initial[key];
+    // What OpenVidu Meet took at its first start, it keeps: a later value here would only make the secret wrong.
+    if (RequestType === 'Update' && value && value !== OldResourceProperties.Initial?.[key] && value !== secret[key]
+        && !await rollingBack(StackId)) {
+      throw new Error(`${parameter} counts at creation only. Go back to what it was, and change it in OpenVidu Meet.`);
+    }
+    if (RequestType === 'Create' && value) secret[key] ||= value;
+  }
+  for (const [key, value] of Object.entries(made)) secret[key] ||= value;
 
   const SecretString = JSON.stringify(secret);
   if (SecretString !== was) {

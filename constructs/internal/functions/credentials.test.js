@@ -6,6 +6,7 @@ const { STACK, awsError, start, testFrame } = require('./harness.js');
 
 const FILE = 'credentials.js';
 const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Secret-Ab12Cd';
+const RESTORED = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Restored-Cd34Ef';
 const LICENSE = 'the-licence-0123456789';
 
 const GENERATED = ['LIVEKIT_API_KEY', 'LIVEKIT_API_SECRET', 'REDIS_PASSWORD', 'MONGO_ADMIN_PASSWORD', 'MONGO_REPLICA_SET_KEY',
@@ -68,6 +69,7 @@ const vault = (text) => {
     text,
     versions: new Map(), // by the token that wrote them
     deleted: undefined, // what Secrets Manager says of a secret that waits for its deletion
+    restored: () => { throw awsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret."); },
     writes: 0,
     // Everything that must not be told, as it was at any time.
     confidential: new Set([LICENSE]),
@@ -84,8 +86,9 @@ const vault = (text) => {
     status: 'UPDATE_IN_PROGRESS',
     calls: {
       GetSecretValue: ({ SecretId, VersionId, ...others }) => {
-        assert.equal(SecretId, SECRET);
         assert.deepEqual(others, {});
+        if (SecretId === RESTORED) return own.restored(VersionId);
+        assert.equal(SecretId, SECRET);
         own.watch();
         if (own.deleted) throw awsError('InvalidRequestException', own.deleted);
         if (VersionId) {
@@ -172,6 +175,150 @@ test('Create takes over what the secret already has and adds what is missing', a
   for (const [key, value] of Object.entries(mine)) assert.equal(values[key], value, key);
   assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED, 'MY_KEY'].sort());
 });
+
+const INITIAL = { MEET_INITIAL_ADMIN_PASSWORD: 'my-first-password', MEET_INITIAL_API_KEY: 'my-first-key' };
+
+test('Create takes the initial values that are given', async (t) => {
+  const { secret, world, Revision } = await created(t, { Initial: INITIAL });
+  const values = secret.values();
+  for (const [key, value] of Object.entries(INITIAL)) assert.equal(values[key], value, key);
+  assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED].sort());
+  // The same stack again, or one that no longer tells them: nothing changes.
+  for (const Initial of [INITIAL, { MEET_INITIAL_ADMIN_PASSWORD: '', MEET_INITIAL_API_KEY: '' }, undefined]) {
+    assert.equal((await world.succeed(update({ Initial }, { Initial: INITIAL }))).Revision, Revision);
+  }
+  assert.deepEqual(secret.values(), values);
+});
+
+test('Create generates each initial value that is empty', async (t) => {
+  const { secret } = await created(t, { Initial: { ...INITIAL, MEET_INITIAL_API_KEY: '' } });
+  assert.equal(secret.values().MEET_INITIAL_ADMIN_PASSWORD, INITIAL.MEET_INITIAL_ADMIN_PASSWORD);
+  assert.match(secret.values().MEET_INITIAL_API_KEY, /^[A-Za-z0-9]{44}$/);
+});
+
+test('a repeated Create keeps an initial value that was edited', async (t) => {
+  const { secret, world } = await created(t, { Initial: INITIAL });
+  secret.edit({ MEET_INITIAL_ADMIN_PASSWORD: 'edited-password' });
+  await world.succeed(create({ Initial: INITIAL }));
+  assert.equal(secret.values().MEET_INITIAL_ADMIN_PASSWORD, 'edited-password');
+});
+
+for (const key of Object.keys(INITIAL)) {
+  const now = { Initial: { ...INITIAL, [key]: 'another-value' }, Settings: { DOMAIN_NAME: 'new.example.com' } };
+
+  test(`Update with another ${key} is refused, and told is no value`, async (t) => {
+    const { secret, world } = await created(t, { Initial: INITIAL });
+    secret.confidential.add('another-value');
+    const { text } = secret;
+    assert.match(await world.fail(update(now, { Initial: INITIAL })), /^InitialMeet[A-Za-z]+ counts at creation only\. Go back to what it was/);
+    // Nor may one be given that was left out before: OpenVidu Meet has the generated one.
+    assert.match(await world.fail(update(now, { Initial: { ...INITIAL, [key]: '' } })), /counts at creation only/);
+    assert.equal(secret.text, text);
+  });
+
+  test(`Update with another ${key} is accepted in a rollback, and writes it not`, async (t) => {
+    const { secret, world } = await created(t, { Initial: INITIAL });
+    secret.status = 'UPDATE_ROLLBACK_IN_PROGRESS';
+    await world.succeed(update(now, { Initial: INITIAL }));
+    assert.equal(secret.values()[key], INITIAL[key]);
+  });
+
+  test(`Update with the ${key} that the secret has is accepted`, async (t) => {
+    const { secret, world } = await created(t, { Initial: INITIAL });
+    secret.edit({ [key]: 'another-value' });
+    await world.succeed(update(now, { Initial: INITIAL }));
+    assert.equal(secret.values()[key], 'another-value');
+    assert.deepEqual(world.called('DescribeStacks'), []);
+  });
+}
+
+const S3 = {
+  EXTERNAL_S3_ENDPOINT: 'https://s3.eu-west-1.amazonaws.com', EXTERNAL_S3_REGION: 'eu-west-1', EXTERNAL_S3_PATH_STYLE_ACCESS: 'false',
+  EXTERNAL_S3_BUCKET_APP_DATA: 'app', EXTERNAL_S3_BUCKET_CLUSTER_DATA: 'cluster',
+};
+
+test('the secret of a cluster on S3 has its five settings beside the others, of one on volumes none', async (t) => {
+  const [one, other] = [await created(t, { Settings: { S3 } }), await created(t)];
+  const values = one.secret.values();
+  assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED, ...Object.keys(S3)].sort());
+  for (const [key, value] of Object.entries(S3)) assert.equal(values[key], value, key);
+  assert.doesNotMatch(other.secret.text, /S3/);
+});
+
+test('Revision changes with a setting of S3', async (t) => {
+  const { world, Revision } = await created(t, { Settings: { S3 } });
+  const now = { Settings: { S3: { ...S3, EXTERNAL_S3_BUCKET_APP_DATA: 'another' } } };
+  assert.notEqual((await world.succeed(update(now, { Settings: { S3 } }))).Revision, Revision);
+});
+
+// A cluster before this one, upgraded since, whose secret somebody copied.
+const OLD = Object.fromEntries([...Object.keys(KNOWN), ...GENERATED].map((key) => [key, `old-${key}`]));
+Object.assign(OLD, { OPENVIDU_VERSION: '3.9.2', MY_KEY: 'mine' });
+// Of these the new stack has its own.
+const OWN = ['DOMAIN_NAME', 'LIVEKIT_TURN_DOMAIN_NAME', 'OPENVIDU_PRO_LICENSE', 'OPENVIDU_RTC_ENGINE', 'ENABLED_MODULES',
+  ...Object.keys(KNOWN).filter((key) => /_URL$|_PRIVATE_IP$/.test(key))];
+const restoring = { RestoredSecretArn: RESTORED };
+const restored = (answer) => {
+  const secret = vault();
+  secret.restored = (VersionId) => {
+    assert.equal(VersionId, undefined);
+    return answer();
+  };
+  for (const key of GENERATED) secret.confidential.add(OLD[key]);
+  return secret;
+};
+
+test('Create takes credentials and version of the restored secret, all else of the new stack', async (t) => {
+  const secret = restored(() => ({ SecretString: JSON.stringify(OLD) }));
+  const world = await on(t, secret);
+  await world.succeed(create({ ...restoring, Initial: INITIAL }));
+  const values = secret.values();
+  assert.deepEqual(Object.keys(values).sort(), [...Object.keys(KNOWN), ...GENERATED].sort());
+  for (const [key, value] of Object.entries(values)) assert.equal(value, OWN.includes(key) ? KNOWN[key] : OLD[key], key);
+});
+
+test('a repeated Create and a later Update keep what was restored, also when the restored secret is gone', async (t) => {
+  const secret = restored(() => ({ SecretString: JSON.stringify(OLD) }));
+  const world = await on(t, secret);
+  const first = create(restoring);
+  const data = await world.succeed(first);
+  secret.edit({ GRAFANA_ADMIN_PASSWORD: 'edited-password' });
+  const { text } = secret;
+  assert.deepEqual(await world.succeed(first), data);
+  assert.deepEqual(await world.succeed(create(restoring)), data);
+  secret.restored = () => { throw awsError('ResourceNotFoundException'); };
+  assert.deepEqual(await world.succeed(update(restoring, restoring)), data);
+  assert.equal(secret.text, text);
+});
+
+test('Create names what the restored secret lacks, and writes nothing', async (t) => {
+  const { MONGO_REPLICA_SET_KEY, OPENVIDU_VERSION, ...some } = OLD;
+  const secret = restored(() => ({ SecretString: JSON.stringify({ ...some, REDIS_PASSWORD: '' }) }));
+  const world = await on(t, secret);
+  assert.equal(await world.fail(create(restoring)), `RestoredSharedInfoArn: the secret ${RESTORED} holds no `
+    + "REDIS_PASSWORD,MONGO_REPLICA_SET_KEY,OPENVIDU_VERSION; give it the whole content of the old cluster's secret.");
+  assert.equal(secret.text, undefined);
+});
+
+for (const [name, error] of [['does not exist', 'ResourceNotFoundException'], ['may not be read', 'AccessDeniedException']]) {
+  test(`Create refuses a restored secret that ${name}, by its ARN`, async (t) => {
+    const secret = restored(() => { throw awsError(error); });
+    const world = await on(t, secret);
+    assert.equal(await world.fail(create(restoring)), `The secret ${RESTORED} cannot be read: a message of ${error}`);
+    assert.equal(secret.text, undefined);
+  });
+}
+
+for (const text of ['hunter2-is-my-password', '["hunter2"]', '{"REDIS_PASSWORD":"hunter2"', undefined]) {
+  test(`Create refuses a restored secret that is ${text}, and does not tell it`, async (t) => {
+    const secret = restored(() => ({ SecretString: text }));
+    const world = await on(t, secret);
+    const reason = await world.fail(create(restoring));
+    assert.ok(reason.startsWith(`The secret ${RESTORED} is not a JSON object`), reason);
+    assert.doesNotMatch(reason + world.log, /hunter2|REDIS/);
+    assert.equal(secret.text, undefined);
+  });
+}
 
 test('a generated value that was emptied is made again', async (t) => {
   const { secret, world } = await created(t);
@@ -466,7 +613,7 @@ test('Revision is all that is answered', async (t) => {
   assert.deepEqual(Object.keys(await world.succeed(create())), ['Revision']);
 });
 
-for (const { name, before, now, secret: given, deleted, refused } of REFUSED) {
+for (const { name, before, now, initial, secret: given, deleted, refused } of REFUSED) {
   test(`${name}: refused, and nothing is written`, async (t) => {
     const { secret } = await created(t);
     if (typeof given === 'string') secret.text = given;
@@ -474,7 +621,8 @@ for (const { name, before, now, secret: given, deleted, refused } of REFUSED) {
     if (deleted) secret.deleted = "You can't perform this operation on the secret because it was marked for deletion.";
     const { text } = secret;
     const world = await on(t, secret);
-    assert.equal(await world.fail(update({ Version: now }, { Version: before })), refused.replaceAll('SECRET ', `${SECRET} `));
+    for (const value of Object.values(initial ?? {})) secret.confidential.add(value);
+    assert.equal(await world.fail(update({ Version: now, Initial: initial }, { Version: before })), refused.replaceAll('SECRET ', `${SECRET} `));
     assert.equal(secret.text, text);
     assert.deepEqual(world.called('PutSecretValue'), []);
   });

@@ -18,7 +18,8 @@ const sdk = {
   '@aws-sdk/client-cloudformation': ['CloudFormationClient', 'DescribeStacksCommand'],
   '@aws-sdk/client-acm': ['ACMClient', 'DescribeCertificateCommand'],
   '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeInstanceTypeOfferingsCommand',
-    'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSubnetsCommand'],
+    'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSnapshotsCommand', 'DescribeSubnetsCommand'],
+  '@aws-sdk/client-s3': ['S3Client', 'GetBucketLocationCommand'],
   '@aws-sdk/client-secrets-manager': ['SecretsManagerClient', 'GetSecretValueCommand', 'PutSecretValueCommand'],
 };
 

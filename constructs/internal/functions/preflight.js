@@ -5,12 +5,25 @@ const MEDIA = 'OpenViduMediaNodeSubnets';
 const BALANCERS = 'LoadBalancerSubnets';
 const SUBNETS = [MASTERS, MEDIA, BALANCERS];
 const INSTANCES = ['MasterNodeInstanceType', 'MediaNodeInstanceType'];
+const SNAPSHOTS = 'VolumeSnapshotIds';
+const BUCKETS = ['S3AppDataBucketName', 'S3ClusterDataBucketName'];
+// What cannot change, and what a change would do.
+const FROZEN = {
+  RetainVolumes: 'would replace the volumes by blank ones',
+  [SNAPSHOTS]: 'would replace the volumes',
+  RestoredSharedInfoArn: 'counts at creation only',
+  RecordingsStorage: 'would leave recordings behind',
+  [BUCKETS[0]]: 'would leave recordings behind',
+  [BUCKETS[1]]: 'would leave data behind',
+};
+// What a template without these parameters does.
+const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '' };
 const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
 const slots = (subnets) => [0, 1, 2, 3].map((slot) => subnets[slot % subnets.length]);
 
-const subnetsOf = (properties, parameter) => (properties[parameter] || []).filter(Boolean);
+const listOf = (properties, parameter) => (properties[parameter] || []).map((one) => one.trim()).filter(Boolean);
 
 // describe gives all pages of EC2's Describe<what>.
 const describe = async (what, input, options) => {
@@ -32,6 +45,22 @@ const matching = (Name, Values) => ({ Filters: [{ Name, Values: [...new Set(Valu
 const describeSubnets = async (ids) => new Map(
   (await describe('Subnets', matching('subnet-id', ids))).map((subnet) => [subnet.SubnetId, subnet]));
 
+// The snapshots of the slots, in their order; EC2 answers in an order of its own.
+const describeSnapshots = async (ids, options) => {
+  const found = ids.length ? await describe('Snapshots', matching('snapshot-id', ids), options) : [];
+  return ids.map((id) => found.find(({ SnapshotId }) => SnapshotId === id));
+};
+
+// The address that the data of a snapshot was written with: a tag of the volume, which the snapshot carries on.
+const privateIp = (snapshot) => snapshot?.Tags?.find(({ Key }) => Key === 'OpenViduPrivateIp')?.Value;
+
+// inside tells whether an IPv4 address is of a range like 10.0.1.0/24.
+const inside = (ip, range) => {
+  const [first, bits] = range.split('/');
+  const [one, other] = [ip, first].map((text) => Math.floor(text.split('.').reduce((sum, part) => sum * 256 + +part, 0) / 2 ** (32 - bits)));
+  return one === other;
+};
+
 // What a call says that is no failure of ours but the answer: there is no such thing.
 const nullIf = (names, call) => call.catch((error) => {
   if (names.test(error.name)) return null;
@@ -42,6 +71,12 @@ const describeCertificate = (CertificateArn, options) => {
   const { ACMClient, DescribeCertificateCommand } = require('@aws-sdk/client-acm');
   return nullIf(/^(ResourceNotFound|InvalidArn)/,
     new ACMClient().send(new DescribeCertificateCommand({ CertificateArn }), options).then(({ Certificate }) => Certificate));
+};
+
+const bucketRegion = (Bucket, options) => {
+  const { S3Client, GetBucketLocationCommand } = require('@aws-sdk/client-s3');
+  return nullIf(/^NoSuchBucket/, new S3Client({ followRegionRedirects: true }).send(new GetBucketLocationCommand({ Bucket }), options)
+    .then(({ LocationConstraint: where }) => (where === 'EU' ? 'eu-west-1' : where || 'us-east-1')));
 };
 
 // The rule of TLS: a wildcard stands for exactly one label, the left-most.
@@ -62,20 +97,21 @@ const onePerZone = (subnets, ids) => {
 
 // problems, the gravest first: what would lose data, then what makes all else moot. Facts that are undefined could not be
 // learnt, null says that there is no such thing.
-const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, ...certificates], [main, turn]) => {
+const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, restored, ...others], [main, turn]) => {
   const found = [];
   const say = (parameter, text, value = now[parameter]) => {
     found.push(`${parameter}: '${`${value}`.slice(0, 200)}' ${text}.`);
   };
-  const lists = Object.fromEntries(SUBNETS.map((parameter) => [parameter, subnetsOf(now, parameter)]));
+  const [certificates, buckets] = [others.slice(0, 2), others.slice(2)];
+  const lists = Object.fromEntries(SUBNETS.map((parameter) => [parameter, listOf(now, parameter)]));
   const [masters, media, given] = Object.values(lists);
 
   if (before) {
-    const [is, was] = [slots(masters), slots(before[MASTERS])];
+    const [is, was] = [slots(masters), slots(listOf(before, MASTERS))];
     const moved = is.flatMap((id, slot) => (id === was[slot] ? [] : slot + 1));
     const back = (parameter, text) => say(parameter, `${text}; go back to '${before[parameter]}'`);
     if (moved.length) back(MASTERS, `would take Master Nodes ${moved} from their IPs and data`);
-    if (now.RetainVolumes !== before.RetainVolumes) back('RetainVolumes', 'would replace the volumes by blank ones');
+    for (const [parameter, text] of Object.entries(FROZEN)) if (`${now[parameter]}` !== `${before[parameter]}`) back(parameter, text);
     if (+now.DiskSize < +before.DiskSize) say('DiskSize', `is less than the volumes have; give ${before.DiskSize} or more`);
     if (now.OpenViduVPC !== before.OpenViduVPC) back('OpenViduVPC', 'is another VPC, to which a cluster cannot move');
   }
@@ -124,7 +160,7 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
   if (now.TurnCertificateARN) add(turn, 8);
   add(slots(masters), 2);
   add(media, Math.max(1, Math.ceil(now.MaxNumberOfMediaNodes / media.length)));
-  if (before) SUBNETS.forEach((parameter) => subnetsOf(before, parameter).forEach((id) => { need[id] = 0; }));
+  if (before) SUBNETS.forEach((parameter) => listOf(before, parameter).forEach((id) => { need[id] = 0; }));
   for (const parameter of SUBNETS) {
     for (const id of lists[parameter]) {
       const { AvailableIpAddressCount } = subnets.get(id);
@@ -174,7 +210,32 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
   }
   if (image === null) say('AmiId', 'does not exist, or not for this account; give the SSM parameter of another image');
   const size = image?.BlockDeviceMappings?.find(({ DeviceName }) => DeviceName === image.RootDeviceName)?.Ebs?.VolumeSize;
-  if (size > now.RootVolumeSize) say('AmiId', `needs a root volume of ${size} GB, a node has ${now.RootVolumeSize}; choose a smaller image`);
+  for (const parameter of ['MasterNodeRootVolumeSize', 'MediaNodeRootVolumeSize']) {
+    if (size > now[parameter]) say(parameter, `is less than the ${size} GB of the image; give ${size} or more`);
+  }
+
+  const ids = listOf(now, SNAPSHOTS);
+  if (ids.length && !before) {
+    if (ids.length !== 4) say(SNAPSHOTS, `has ${ids.length} snapshots; give four, of Master Nodes 1 to 4`);
+    if (!now.RestoredSharedInfoArn) say('RestoredSharedInfoArn', 'is missing; the data in the snapshots needs the credentials that it was written with');
+    for (const [i, id] of ids.entries()) {
+      const snapshot = restored?.[i];
+      if (restored && !snapshot) say(SNAPSHOTS, `does not exist in ${region}; choose snapshots that do`, id);
+      if (!snapshot) continue;
+      if (snapshot.State !== 'completed') say(SNAPSHOTS, `is ${snapshot.State}; wait until it is completed`, id);
+      if (snapshot.VolumeSize > now.DiskSize) say('DiskSize', `is less than snapshot ${id} has; give ${snapshot.VolumeSize} or more`);
+      const [ip, range] = [privateIp(snapshot), subnets.get(slots(masters)[i])?.CidrBlock];
+      if (!ip) say(SNAPSHOTS, 'has no tag OpenViduPrivateIp; give it the private IP of its Master Node', id);
+      else if (range && !inside(ip, range)) say(SNAPSHOTS, `is of ${ip}, which is not in ${range} of Master Node ${i + 1}; mend the order, or the subnets`, id);
+    }
+  }
+  for (const [i, parameter] of BUCKETS.entries()) {
+    if (!now[parameter]) continue;
+    if (now.RecordingsStorage !== 'S3') say(parameter, 'is not used while RecordingsStorage is Volumes; choose S3, or give nothing');
+    if (buckets[i] === null) say(parameter, 'does not exist; give the name of a bucket that does, or nothing');
+    else if (buckets[i] && buckets[i] !== region) say(parameter, `is in ${buckets[i]}; give a bucket of ${region}`);
+  }
+  if (now[BUCKETS[1]] && now[BUCKETS[0]] === now[BUCKETS[1]]) say(BUCKETS[1], `is ${BUCKETS[0]}; give another bucket`);
 
   const [initial, low, high] = ['Initial', 'Min', 'Max'].map((which) => +now[`${which}NumberOfMediaNodes`]);
   if (low > high) say('MinNumberOfMediaNodes', `is more than MaxNumberOfMediaNodes ${high}; give ${high} or less`);
@@ -206,14 +267,20 @@ const spread = (zones) => {
   return `Master Nodes: ${[...counts].map((one) => one.join(' ')).join(', ')}; ${told.join('; ')}.`;
 };
 
-exports.work = async ({ RequestType, StackId, ResourceProperties: now, OldResourceProperties }, left) => {
-  const [masters, media, given] = SUBNETS.map((parameter) => subnetsOf(now, parameter));
+exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourceProperties }, left) => {
+  const now = { ...PLAIN, ...ResourceProperties };
+  const [masters, media, given] = SUBNETS.map((parameter) => listOf(now, parameter));
+  const restored = listOf(now, SNAPSHOTS);
   if (!now.AmiId) {
     // Custom::OpenViduSlots: a resource of its own, so that no other parameter makes interfaces and volumes look replaceable.
-    const subnets = await describeSubnets(masters);
+    const [subnets, found] = await Promise.all([describeSubnets(masters), describeSnapshots(restored)]);
     return Object.fromEntries(slots(masters).flatMap((id, slot) => {
       if (!subnets.has(id)) throw new Error(`${MASTERS}: '${id}' does not exist.`);
-      return [[`Subnet${slot + 1}`, id], [`Zone${slot + 1}`, subnets.get(id).AvailabilityZone]];
+      const placed = [[`Subnet${slot + 1}`, id], [`Zone${slot + 1}`, subnets.get(id).AvailabilityZone]];
+      if (!restored.length) return placed;
+      const ip = privateIp(found[slot]);
+      if (!ip) throw new Error(`${SNAPSHOTS}: '${restored[slot]}' does not exist any more, or has no tag OpenViduPrivateIp.`);
+      return [...placed, [`Snapshot${slot + 1}`, restored[slot]], [`PrivateIp${slot + 1}`, ip]];
     }));
   }
 
@@ -237,12 +304,14 @@ exports.work = async ({ RequestType, StackId, ResourceProperties: now, OldResour
       describe('Images', { ImageIds: [now.AmiId], IncludeDeprecated: true }, options)))?.[0] || null),
     attempt('instance types', () => describe('InstanceTypes', wanted, options)),
     attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
+    attempt(SNAPSHOTS, () => describeSnapshots(restored, options)),
     ...CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
       && attempt(parameter, () => describeCertificate(now[parameter], options))),
+    ...BUCKETS.map((parameter) => now[parameter] && attempt(parameter, () => bucketRegion(now[parameter], options))),
   ]);
   const [subnets, , image] = facts;
   const balancers = [given.length ? given : [...masters, ...media], given.length ? given : media].map((ids) => onePerZone(subnets, ids));
-  const before = RequestType === 'Update' && OldResourceProperties;
+  const before = RequestType === 'Update' && { ...PLAIN, ...OldResourceProperties };
   const found = problems(now, before, [region, account, prefix], facts, balancers);
   if (found.length && !await rollingBack(StackId)) throw new Error(tell(found));
   return {

@@ -1,15 +1,15 @@
 const assert = require('node:assert/strict');
 const { randomUUID } = require('node:crypto');
 const { test } = require('node:test');
-const { ARN, FIVE, VPC, preflight: CASES, properties } = require('./cases.js');
+const { ARN, FIVE, RESTORED, VPC, preflight: CASES, properties } = require('./cases.js');
 const { STACK, awsError, start, testFrame } = require('./harness.js');
 
 const FILE = 'preflight.js';
 
 // The account, in which the cases choose. Without more, a subnet is public, by the VPC's main route table.
 const SUBNETS = {
-  'subnet-a': { zone: 'eu-west-1a' }, 'subnet-b': { zone: 'eu-west-1b' }, 'subnet-c': { zone: 'eu-west-1c' },
-  'subnet-d': { zone: 'eu-west-1d' }, 'subnet-e': { zone: 'eu-west-1e' }, 'subnet-a2': { zone: 'eu-west-1a' }, 'subnet-b2': { zone: 'eu-west-1b' },
+  'subnet-a': { zone: 'eu-west-1a' }, 'subnet-b': { zone: 'eu-west-1b', CidrBlock: '10.0.1.0/24' }, 'subnet-c': { zone: 'eu-west-1c' },
+  'subnet-d': { zone: 'eu-west-1d', CidrBlock: '10.0.0.0/29' }, 'subnet-e': { zone: 'eu-west-1e' }, 'subnet-a2': { zone: 'eu-west-1a' }, 'subnet-b2': { zone: 'eu-west-1b' },
   'subnet-other': { zone: 'eu-west-1b', VpcId: 'vpc-2' },
   'subnet-own': { zone: 'eu-west-1a', default: { GatewayId: 'igw-1', State: 'active' } },
   'subnet-nat': { zone: 'eu-west-1a', MapPublicIpOnLaunch: false, default: { NatGatewayId: 'nat-1', State: 'active' } },
@@ -66,6 +66,18 @@ const CERTIFICATES = {
   'expired-net': certificate(['video.example.net'], 'ISSUED', '2020-02-03'),
 };
 
+const snapshot = (address, more) => ({
+  State: 'completed', VolumeSize: 100, Tags: [{ Key: 'Name', Value: 'data' }, ...address ? [{ Key: 'OpenViduPrivateIp', Value: address }] : []], ...more,
+});
+const SNAPSHOTS = {
+  'snap-1': snapshot('10.0.0.11'), 'snap-2': snapshot('10.0.1.12'), 'snap-3': snapshot('10.0.0.13'), 'snap-4': snapshot('10.0.0.14'),
+  'snap-pending': snapshot('10.0.0.14', { State: 'pending' }),
+  'snap-large': snapshot('10.0.0.14', { VolumeSize: 500 }),
+  'snap-bare': snapshot(),
+};
+// As S3 answers: nothing for us-east-1, and a name of its own for the oldest buckets of eu-west-1.
+const BUCKETS = { mine: 'eu-west-1', 'mine-too': 'EU', american: undefined };
+
 const filter = (Filters, wanted) => {
   assert.deepEqual(Filters.map(({ Name }) => Name), [wanted]);
   const [{ Values }] = Filters;
@@ -87,7 +99,7 @@ const aws = (calls = {}) => ({
     const ids = filter(Filters, 'subnet-id').filter((id) => id in SUBNETS).sort().reverse();
     return paged('Subnets', ids.map((SubnetId) => {
       const { zone: AvailabilityZone, default: _, ...more } = SUBNETS[SubnetId];
-      return { SubnetId, AvailabilityZone, VpcId: VPC, MapPublicIpOnLaunch: true, AvailableIpAddressCount: 251, ...more };
+      return { SubnetId, AvailabilityZone, VpcId: VPC, MapPublicIpOnLaunch: true, AvailableIpAddressCount: 251, CidrBlock: '10.0.0.0/24', ...more };
     }), NextToken);
   },
   DescribeRouteTables: ({ Filters, NextToken, ...others }) => {
@@ -122,6 +134,16 @@ const aws = (calls = {}) => ({
     if (!CERTIFICATES[name]) throw awsError('ResourceNotFoundException');
     return { Certificate: { CertificateArn, ...CERTIFICATES[name] } };
   },
+  DescribeSnapshots: ({ Filters, NextToken, ...others }) => {
+    assert.deepEqual(others, {});
+    return paged('Snapshots', filter(Filters, 'snapshot-id').filter((id) => SNAPSHOTS[id]).sort().reverse().map(
+      (SnapshotId) => ({ SnapshotId, ...SNAPSHOTS[SnapshotId] })), NextToken);
+  },
+  GetBucketLocation: ({ Bucket, ...others }) => {
+    assert.deepEqual(others, {});
+    if (!(Bucket in BUCKETS)) throw awsError('NoSuchBucket', 'The specified bucket does not exist');
+    return { LocationConstraint: BUCKETS[Bucket] };
+  },
   DescribeStacks: ({ StackName }) => {
     assert.equal(StackName, STACK);
     return { Stacks: [{ StackStatus: 'UPDATE_IN_PROGRESS' }] };
@@ -142,8 +164,8 @@ const TOKEN = { ServiceToken: 'arn:aws:lambda:eu-west-1:111122223333:function:Pr
 // As CloudFormation sends them: numbers are texts, and what is not given is not there.
 const sent = (changes) => JSON.parse(JSON.stringify({ ...TOKEN, ...properties(changes) }));
 const checks = (now, before) => event('Checks', sent(now), before && sent(before));
-const slots = (now, before) => event('Slots', { ...TOKEN, OpenViduMasterNodeSubnets: now },
-  before && { ...TOKEN, OpenViduMasterNodeSubnets: before });
+const slots = (now, before, VolumeSnapshotIds = ['']) => event('Slots', { ...TOKEN, OpenViduMasterNodeSubnets: now, VolumeSnapshotIds },
+  before && { ...TOKEN, OpenViduMasterNodeSubnets: before, VolumeSnapshotIds });
 
 testFrame(test, FILE, checks, aws, 'DescribeSubnets');
 
@@ -183,6 +205,26 @@ test('slots whose subnet does not exist fail and name it', async (t) => {
   const world = await start(t, FILE, aws());
   assert.equal(await world.fail(slots(['subnet-a', 'subnet-lost'])), "OpenViduMasterNodeSubnets: 'subnet-lost' does not exist.");
 });
+
+for (const before of [undefined, ['subnet-a']]) {
+  test(`${before ? 'Update' : 'Create'} gives slots with snapshots these and the addresses that their data was written with`, async (t) => {
+    const world = await start(t, FILE, aws());
+    const ids = [' snap-3', 'snap-1', 'snap-4', 'snap-2'];
+    const { Snapshot1, Snapshot2, Snapshot3, Snapshot4, PrivateIp1, PrivateIp2, PrivateIp3, PrivateIp4, Subnet4, Zone4 } = await world.succeed(
+      slots(['subnet-a'], before, ids));
+    assert.deepEqual([Snapshot1, Snapshot2, Snapshot3, Snapshot4], ids.map((id) => id.trim()));
+    assert.deepEqual([PrivateIp1, PrivateIp2, PrivateIp3, PrivateIp4], ['10.0.0.13', '10.0.0.11', '10.0.0.14', '10.0.1.12']);
+    assert.deepEqual([Subnet4, Zone4], ['subnet-a', 'eu-west-1a']);
+  });
+
+  for (const id of ['snap-lost', 'snap-bare']) {
+    test(`${before ? 'Update' : 'Create'} of slots fails and names ${id}, whose address nobody knows`, async (t) => {
+      const world = await start(t, FILE, aws());
+      assert.equal(await world.fail(slots(['subnet-a'], before, ['snap-1', id, 'snap-3', 'snap-4'])),
+        `VolumeSnapshotIds: '${id}' does not exist any more, or has no tag OpenViduPrivateIp.`);
+    });
+  }
+}
 
 const BALANCED = [
   { masters: ['subnet-a'], media: ['subnet-a'], main: 'subnet-a', turn: 'subnet-a' },
@@ -282,6 +324,9 @@ const SKIPPED = {
   DescribeInstanceTypeOfferings: { now: { MasterNodeInstanceType: 'c8i.xlarge' }, log: /zones of instance types not checked/ },
   DescribeCertificate: { now: { DomainName: 'a.example.org', TurnDomainName: 'b.example.org', TurnCertificateARN: `${ARN}/pending` },
     log: /OpenViduCertificateARN not checked[^]*TurnCertificateARN not checked/ },
+  DescribeSnapshots: { now: { VolumeSnapshotIds: [...RESTORED.slice(0, 3), 'snap-lost'], RestoredSharedInfoArn: 'arn' }, log: /VolumeSnapshotIds not checked/ },
+  GetBucketLocation: { now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'american', S3ClusterDataBucketName: 'lost' },
+    log: /S3AppDataBucketName not checked[^]*S3ClusterDataBucketName not checked/ },
 };
 const FAILURES = {
   'is not allowed': () => { throw awsError('UnauthorizedOperation'); },
@@ -297,6 +342,7 @@ for (const [call, { now, log }] of Object.entries(SKIPPED)) {
     await (await start(t, FILE, aws())).fail(checks(now));
   });
   for (const [how, failing] of Object.entries(FAILURES)) {
+    if (call === 'GetBucketLocation' && how === 'answers an empty object') continue; // means us-east-1, as the case above has it
     test(`a stack is built although ${call} ${how}, and the log says so`, { timeout: 5000 }, async (t) => {
       const world = await start(t, FILE, aws({ [call]: failing }));
       const { RootDeviceName } = await world.succeed(checks(now), 10501);
@@ -313,14 +359,17 @@ for (const [call, { now, log }] of Object.entries(SKIPPED)) {
 
 test('a stack is built although nothing but the zones can be learnt', { timeout: 5000 }, async (t) => {
   const world = await start(t, FILE, { DescribeSubnets: aws().DescribeSubnets });
-  assert.equal((await world.succeed(checks())).LoadBalancerSubnets, 'subnet-a,subnet-b,subnet-c');
+  assert.equal((await world.succeed(checks({ VolumeSnapshotIds: RESTORED, RestoredSharedInfoArn: 'arn',
+    RecordingsStorage: 'S3', S3AppDataBucketName: 'lost' }))).LoadBalancerSubnets, 'subnet-a,subnet-b,subnet-c');
 });
 
-test('a runtime without the client of ACM skips the certificates', async (t) => {
-  const world = await start(t, FILE, aws(), undefined, '@aws-sdk/client-acm');
-  await world.succeed(checks());
-  assert.match(world.log, /OpenViduCertificateARN not checked/);
-});
+for (const [client, what] of [['acm', 'OpenViduCertificateARN'], ['s3', 'S3AppDataBucketName']]) {
+  test(`a runtime without the client of ${client} skips ${what}`, async (t) => {
+    const world = await start(t, FILE, aws(), undefined, `@aws-sdk/client-${client}`);
+    await world.succeed(checks({ RecordingsStorage: 'S3', S3AppDataBucketName: 'mine' }));
+    assert.match(world.log, new RegExp(`${what} not checked`));
+  });
+}
 
 const STRANGE = {
   'a table without associations and routes': { DescribeRouteTables: () => ({ RouteTables: [{}] }),
@@ -358,7 +407,7 @@ test('a message never exceeds 1,000 characters, keeps whole sentences, and says 
     assert.match(reason, /\.$/);
     const told = reason.match(/(?<=^|\. )\w+: '/g).length;
     const left = Number(/\. And (\d+) more\.$/.exec(reason)?.[1] ?? 0);
-    assert.equal(told + left, 8, reason);
+    assert.equal(told + left, 9, reason);
   }
   assert.ok(lengths.has(1000), `no message of exactly 1,000 characters: ${Math.max(...lengths)}`);
 });
@@ -373,6 +422,7 @@ test('all of a good stack is learnt at once', async (t) => {
     return answer(input);
   }]));
   const world = await start(t, FILE, slow);
-  await world.succeed(checks({ TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` }));
-  assert.equal(most, 7, 'subnets, routes, image, types, offerings and two certificates');
+  await world.succeed(checks({ TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard`, VolumeSnapshotIds: RESTORED,
+    RestoredSharedInfoArn: 'arn', RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', S3ClusterDataBucketName: 'mine-too' }));
+  assert.equal(most, 10, 'subnets, routes, image, types, offerings, snapshots, two certificates and two buckets');
 });
