@@ -40,6 +40,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 const (
@@ -48,6 +50,9 @@ const (
 	moto     = "http://127.0.0.1:5566"
 	region   = "us-east-1" // moto knows four zones there
 	account  = "123456789012"
+
+	installerHost = "s3.eu-west-1.amazonaws.com"
+	agentHost     = "amazoncloudwatch-agent-" + region + ".s3." + region + ".amazonaws.com"
 )
 
 // Signal is what a node told a wait condition or an update.
@@ -64,6 +69,7 @@ type Cloud struct {
 	machines  map[string]*Machine  // by source address
 	stacks    map[string]*Stack    // by name
 	functions map[string]principal // by access key
+	snapshots map[string]string    // files of what they hold, by id
 	addresses map[string]int       // given away, by subnet
 	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
 	ca        []byte
@@ -112,7 +118,7 @@ func daemon(command *exec.Cmd) {
 
 // NewCloud starts moto, the front, and the AWS CLI's server. Everything ends with the process.
 func NewCloud(dir string) *Cloud {
-	c := &Cloud{Dir: dir, machines: map[string]*Machine{}, stacks: map[string]*Stack{}, functions: map[string]principal{}, addresses: map[string]int{}, workers: make(chan *worker, 4)}
+	c := &Cloud{Dir: dir, machines: map[string]*Machine{}, stacks: map[string]*Stack{}, functions: map[string]principal{}, snapshots: map[string]string{}, addresses: map[string]int{}, workers: make(chan *worker, 4)}
 	for _, command := range [][]string{
 		{"ip", "link", "set", "lo", "up"},
 		{"ip", "addr", "add", address + "/32", "dev", "lo"},
@@ -159,10 +165,10 @@ func certificate(names ...string) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// authority of all that nodes reach over TLS: OpenVidu's bucket.
+// authority of all that nodes reach over TLS: the buckets of OpenVidu and of CloudWatch's agent.
 func (c *Cloud) authority() *tls.Config {
 	var key []byte
-	c.ca, key = certificate("s3.eu-west-1.amazonaws.com")
+	c.ca, key = certificate(installerHost, agentHost)
 	pair, err := tls.X509KeyPair(c.ca, key)
 	must(err)
 	return &tls.Config{Certificates: []tls.Certificate{pair}}
@@ -170,11 +176,16 @@ func (c *Cloud) authority() *tls.Config {
 
 var (
 	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/[0-9.]+/install_ov_(master|media)_node\.sh$`)
+	agentPath     = regexp.MustCompile(`^/ubuntu/(amd64|arm64)/latest/amazon-cloudwatch-agent\.deb$`)
 	credential    = regexp.MustCompile(`Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/`)
 )
 
 func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	who, _ := c.who(r)
+	if r.Host == agentHost && agentPath.MatchString(r.URL.Path) {
+		io.WriteString(w, "agent\n")
+		return
+	}
 	installer, err := os.ReadFile("standins/installer")
 	if err != nil || who.stack == nil || !installerPath.MatchString(r.URL.Path) {
 		http.NotFound(w, r)
@@ -193,6 +204,9 @@ func (c *Cloud) who(r *http.Request) (principal, string) {
 	key, service := "", ""
 	if match := credential.FindStringSubmatch(r.Header.Get("Authorization")); match != nil {
 		key, service = match[1], match[2]
+	}
+	if service == "monitoring" { // signed for by that name, known to IAM by the other
+		service = "cloudwatch"
 	}
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	c.mu.Lock()
@@ -230,8 +244,17 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 		request.action = target[strings.LastIndex(target, ".")+1:]
 		json.Unmarshal(body, &request.input)
 	}
+	if _, action, ok := strings.Cut(r.URL.Path, "/operation/"); ok { // of the protocol rpc-v2-cbor
+		request.action = action
+		must(cbor.Unmarshal(body, &request.input))
+	}
+	if _, ok := r.URL.Query()["location"]; ok && service == "s3" {
+		request.action, request.input["Bucket"] = "GetBucketLocation", strings.Trim(r.URL.Path, "/")
+	}
 	s := who.stack
-	s.count(who.name, request.action)
+	if !strings.HasPrefix(r.UserAgent(), "CWAgent") { // the agent's calls come whenever there is something to tell
+		s.count(who.name, request.action)
+	}
 	if fault := s.faulting(); fault != nil {
 		if code, text := fault(who.name, request.action); code != 0 {
 			w.Header().Set("Content-Type", "application/x-amz-json-1.1")

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,10 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
-const groupTag = "aws:autoscaling:groupName"
+const (
+	groupTag   = "aws:autoscaling:groupName"
+	clusterTag = "OpenViduCluster"
+)
 
 // Group of a slot, 1 to 4.
 func Group(slot int) string { return fmt.Sprint("OpenViduMasterNodeASG", slot) }
@@ -20,13 +24,13 @@ func Group(slot int) string { return fmt.Sprint("OpenViduMasterNodeASG", slot) }
 // MediaGroup is the fleet.
 const MediaGroup = "OpenViduMediaNodeASG"
 
-// hook is a termination that waits for the instance to let go.
+// hook is a launch or a termination that waits for the instance.
 type hook struct {
 	group, name   string // the physical name of the group
 	deadline, end time.Time
 	timeout       time.Duration
 	beats         int
-	result        string // "", CONTINUE, EXPIRED
+	result        string // "", CONTINUE, ABANDON, EXPIRED
 }
 
 func (s *Stack) changeGroup(d *cfn.Deployment, id string, properties, old map[string]any, exists bool) error {
@@ -140,6 +144,66 @@ func duration(text string) time.Duration {
 
 // Launch adds an instance to a group, as Auto Scaling does: with the version of the launch template that the group names.
 func (s *Stack) Launch(group string) *Machine {
+	m := s.launch(group, "InService")
+	s.mu.Lock()
+	s.machines[group] = append(s.machines[group], m)
+	s.mu.Unlock()
+	s.enter(m)
+	return m
+}
+
+// enter waits for the hook of an instance that is to be in service; one that is given up goes.
+func (s *Stack) enter(m *Machine) {
+	wait := s.begin(m, "LAUNCHING")
+	go func() {
+		if result := wait(); result != "" && result != "CONTINUE" {
+			s.remove(m)
+			m.Terminate(nil)
+		}
+	}()
+}
+
+// warm adds an instance to the warm pool of a group: it is stopped when its hook is completed.
+func (s *Stack) warm(group string) {
+	m := s.launch(group, "Warmed:Stopped")
+	wait := s.begin(m, "LAUNCHING")
+	go func() {
+		switch result := wait(); result {
+		case "":
+		case "CONTINUE":
+			m.PowerOff()
+			s.mu.Lock()
+			s.stopped = append(s.stopped, m)
+			s.mu.Unlock()
+		default:
+			m.Terminate(nil)
+		}
+	}()
+}
+
+// Stopped instances of the warm pool.
+func (s *Stack) Stopped() []*Machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.stopped)
+}
+
+// ScaleOut starts a stopped instance of the warm pool.
+func (s *Stack) ScaleOut() *Machine {
+	s.mu.Lock()
+	m := s.stopped[0]
+	s.stopped = s.stopped[1:]
+	s.machines[m.Group] = append(s.machines[m.Group], m)
+	s.mu.Unlock()
+	s.enter(m)
+	m.mu.Lock()
+	m.state = "InService"
+	m.mu.Unlock()
+	must(m.PowerOn())
+	return m
+}
+
+func (s *Stack) launch(group, state string) *Machine {
 	s.mu.Lock()
 	properties := s.applied[group]
 	template := cfn.At(s.deployment.Resources[group], "Properties", "LaunchTemplate", "LaunchTemplateId", "Ref").(string)
@@ -163,11 +227,10 @@ func (s *Stack) Launch(group string) *Machine {
 		}
 	}
 	zones := cfn.List(properties["VPCZoneIdentifier"])
-	m := &Machine{Group: group, Version: version, stack: s, role: role, tags: tags, subnet: zones[members%len(zones)].(string), Launched: time.Now()}
+	m := &Machine{Group: group, Version: version, stack: s, role: role, state: state, tags: tags, subnet: zones[members%len(zones)].(string), Launched: time.Now()}
 	m.showTags = cfn.At(data, "MetadataOptions", "InstanceMetadataTags") == "enabled"
 	m.create(cfn.At(data, "UserData").(string))
 	s.mu.Lock()
-	s.machines[group] = append(s.machines[group], m)
 	s.all = append(s.all, m)
 	s.mu.Unlock()
 	go m.firstBoot()
@@ -230,23 +293,41 @@ func (s *Stack) groupTags(name string) map[string]string {
 	return tags
 }
 
-// ScaleIn is what Auto Scaling does to an instance that it is to terminate: the metadata say so; with a hook it waits for the
-// hook's completion, HeartbeatTimeout after the last heartbeat at most, and 100 of them or 48 hours in all.
+// ScaleIn is what Auto Scaling does to an instance that it is to terminate: the metadata say so, and with a hook it waits.
 func (s *Stack) ScaleIn(m *Machine) {
+	wait := s.begin(m, "TERMINATING")
+	must(m.announce("Terminated"))
+	go func() {
+		result := wait()
+		if result == "" {
+			return
+		}
+		if calls := m.carriers(); len(calls) > 0 {
+			s.mu.Lock()
+			s.cuts = append(s.cuts, fmt.Sprintf("%s: hook %s while %s ran", m.Id, result, strings.Join(calls, ", ")))
+			s.mu.Unlock()
+		}
+		s.remove(m)
+		m.Terminate(nil)
+	}()
+}
+
+// begin begins the group's hook of a transition, if there is one. What it gives waits for the hook's completion,
+// HeartbeatTimeout after the last heartbeat at most, and 100 of them or 48 hours in all; "" when the stack is gone.
+func (s *Stack) begin(m *Machine, transition string) func() string {
 	s.mu.Lock()
-	h := &hook{group: m.tags[groupTag]}
+	defer s.mu.Unlock()
+	h := &hook{group: m.tags[groupTag], result: "CONTINUE"}
 	for _, specification := range cfn.List(s.applied[m.Group]["LifecycleHookSpecificationList"]) {
-		if cfn.At(specification, "LifecycleTransition") == "autoscaling:EC2_INSTANCE_TERMINATING" {
-			h.name = cfn.At(specification, "LifecycleHookName").(string)
+		if cfn.At(specification, "LifecycleTransition") == "autoscaling:EC2_INSTANCE_"+transition {
+			h.result, h.name = "", cfn.At(specification, "LifecycleHookName").(string)
 			h.timeout = time.Duration(number(cfn.At(specification, "HeartbeatTimeout"))) * time.Second / time.Duration(s.Options.Scale)
 		}
 	}
 	h.deadline = time.Now().Add(h.timeout)
 	h.end = time.Now().Add(min(100*h.timeout, 48*time.Hour/time.Duration(s.Options.Scale)))
 	s.hooks[m.Id] = h
-	s.mu.Unlock()
-	must(m.announceEnd())
-	go func() {
+	return func() string {
 		for {
 			s.mu.Lock()
 			if now := time.Now(); h.result == "" && (now.After(h.deadline) || now.After(h.end)) {
@@ -255,26 +336,20 @@ func (s *Stack) ScaleIn(m *Machine) {
 			result := h.result
 			s.mu.Unlock()
 			if result != "" {
-				break
+				return result
 			}
 			select {
 			case <-s.done:
-				return
+				return ""
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
-		if calls := m.carriers(); len(calls) > 0 {
-			s.mu.Lock()
-			s.cuts = append(s.cuts, fmt.Sprintf("%s: hook %s while %s ran", m.Id, h.result, strings.Join(calls, ", ")))
-			s.mu.Unlock()
-		}
-		s.remove(m)
-		m.Terminate(nil)
-	}()
+	}
 }
 
 // lifecycleCall takes a heartbeat or a completion; it gives the reason of a refusal.
-func (s *Stack) lifecycleCall(action, instance, group, name string) string {
+func (s *Stack) lifecycleCall(action, instance string, form url.Values) string {
+	group, name := form.Get("AutoScalingGroupName"), form.Get("LifecycleHookName")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.hooks[instance]
@@ -282,7 +357,7 @@ func (s *Stack) lifecycleCall(action, instance, group, name string) string {
 		return fmt.Sprintf("No active Lifecycle Action found with instance ID %s, hook %s of %s", instance, name, group)
 	}
 	if action == "CompleteLifecycleAction" {
-		h.result = "CONTINUE"
+		h.result = form.Get("LifecycleActionResult")
 	} else {
 		h.beats++
 		h.deadline = time.Now().Add(h.timeout)

@@ -18,6 +18,14 @@ type request struct {
 	input           map[string]any // of a service that takes JSON
 }
 
+// text is a parameter of the call, whichever way it came.
+func (r request) text(key string) string {
+	if value, ok := r.input[key].(string); ok {
+		return value
+	}
+	return r.form.Get(key)
+}
+
 func arn(service, resource string) string {
 	return "arn:aws:" + service + ":" + region + ":" + account + ":" + resource
 }
@@ -30,7 +38,7 @@ type subject struct {
 
 // subjects of a call: each must be allowed. "*" where the call names none, or the service does not look at it.
 func (s *Stack) subjects(r request) []subject {
-	text := func(key string) string { value, _ := r.input[key].(string); return value }
+	text := r.text
 	instance := func(id string) subject {
 		if m := s.machineById(id); m != nil {
 			return subject{arn("ec2", "instance/"+id), m.tags}
@@ -46,6 +54,8 @@ func (s *Stack) subjects(r request) []subject {
 		return []subject{{text("SecretId"), nil}}
 	case "acm:DescribeCertificate":
 		return []subject{{text("CertificateArn"), nil}}
+	case "s3:GetBucketLocation":
+		return []subject{{"arn:aws:s3:::" + text("Bucket"), nil}}
 	case "logs:CreateLogStream", "logs:PutLogEvents":
 		return []subject{{arn("logs", "log-group:"+text("logGroupName")+":log-stream:"+text("logStreamName")), nil}}
 	case "cloudformation:SignalResource", "cloudformation:DescribeStacks":
@@ -67,7 +77,7 @@ func (s *Stack) subjects(r request) []subject {
 func (s *Stack) denied(r request) string {
 	statements := s.statements(r.who.role)
 	for _, about := range s.subjects(r) {
-		if !slices.ContainsFunc(statements, func(statement any) bool { return s.allows(statement, r.service+":"+r.action, about) }) {
+		if !slices.ContainsFunc(statements, func(statement any) bool { return s.allows(statement, r, about) }) {
 			s.mu.Lock()
 			s.refused = append(s.refused, fmt.Sprintf("%s: %s:%s on %s", r.who.name, r.service, r.action, about.arn))
 			s.mu.Unlock()
@@ -87,7 +97,8 @@ func (s *Stack) statements(role string) (statements []any) {
 	for id, properties := range s.applied {
 		switch s.kinds[id] {
 		case "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy":
-			if slices.Contains(cfn.List(properties["Roles"]), any(role)) || properties["RoleName"] == role {
+			if slices.Contains(cfn.List(properties["Roles"]), any(role)) || properties["RoleName"] == role ||
+				slices.Contains(cfn.List(s.applied[role]["ManagedPolicyArns"]), s.attributes[id][""]) {
 				statements = append(statements, cfn.List(cfn.At(properties, "PolicyDocument", "Statement"))...)
 			}
 		}
@@ -96,7 +107,7 @@ func (s *Stack) statements(role string) (statements []any) {
 }
 
 // allows reads a statement; what the lab cannot read fails the scenario rather than allow.
-func (s *Stack) allows(statement any, action string, about subject) bool {
+func (s *Stack) allows(statement any, r request, about subject) bool {
 	if cfn.At(statement, "Effect") != "Allow" {
 		s.complain("the lab does not know the effect of %v", statement)
 		return false
@@ -113,18 +124,22 @@ func (s *Stack) allows(statement any, action string, about subject) bool {
 			return ok
 		})
 	}
-	if !matches(cfn.At(statement, "Action"), action, true) || !matches(cfn.At(statement, "Resource"), about.arn, false) {
+	if !matches(cfn.At(statement, "Action"), r.service+":"+r.action, true) || !matches(cfn.At(statement, "Resource"), about.arn, false) {
 		return false
 	}
 	conditions, _ := cfn.At(statement, "Condition").(map[string]any)
 	for operator, wanted := range conditions {
 		for key, values := range wanted.(map[string]any) {
 			tag, ok := strings.CutPrefix(key, "aws:ResourceTag/")
+			value := about.tags[tag]
+			if key == "cloudwatch:namespace" {
+				value, ok = r.text("Namespace"), true
+			}
 			if !ok || operator != "StringEquals" {
 				s.complain("the lab does not know the condition %s %s", operator, key)
 				return false
 			}
-			if !slices.Contains(cfn.List(values), any(about.tags[tag])) {
+			if !slices.Contains(cfn.List(values), any(value)) {
 				return false
 			}
 		}

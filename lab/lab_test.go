@@ -31,7 +31,8 @@ var (
 	cloud      *Cloud
 	source     cfn.Template
 	parameters map[string]any
-	subnets    []any
+	subnets    []any                 // public
+	private    []any                 // behind NAT
 	network    = map[string]string{} // of a subnet: 10.99.16 is 10.99.16.0/20
 	imageId    string
 
@@ -132,23 +133,36 @@ func prepare() {
 	}
 }
 
-// newNetwork makes the VPC as a user has it: a public subnet in each of four zones, whose gateways are this machine, and
-// certificates for the domains.
+// newNetwork makes the VPC as a user has it: a public and a private subnet in each of four zones, whose gateways are this
+// machine, and a certificate for the domain.
 func newNetwork() {
 	vpc := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
 	internet := field(cloud.query("ec2", "Action", "CreateInternetGateway"), "internetGatewayId")
 	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpc)
 	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
 	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "GatewayId", internet)
-	for i, zone := range []string{"a", "b", "c", "d"} {
-		base := fmt.Sprint("10.99.", 16*(i+1))
+	made := 0
+	newSubnet := func(zone, routes string) string {
+		made++
+		base := fmt.Sprint("10.99.", 16*made)
 		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpc, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
-		cloud.query("ec2", "Action", "ModifySubnetAttribute", "SubnetId", subnet, "MapPublicIpOnLaunch.Value", "true")
 		cloud.query("ec2", "Action", "AssociateRouteTable", "RouteTableId", routes, "SubnetId", subnet)
 		network[subnet] = base
-		subnets = append(subnets, subnet)
 		_, err := run("ip", "addr", "add", base+".1/32", "dev", "lo")
 		must(err)
+		return subnet
+	}
+	for _, zone := range []string{"a", "b", "c", "d"} {
+		subnet := newSubnet(zone, routes)
+		cloud.query("ec2", "Action", "ModifySubnetAttribute", "SubnetId", subnet, "MapPublicIpOnLaunch.Value", "true")
+		subnets = append(subnets, subnet)
+	}
+	address := field(cloud.query("ec2", "Action", "AllocateAddress", "Domain", "vpc"), "allocationId")
+	nat := field(cloud.query("ec2", "Action", "CreateNatGateway", "SubnetId", subnets[0].(string), "AllocationId", address), "natGatewayId")
+	routes = field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "NatGatewayId", nat)
+	for _, zone := range []string{"a", "b", "c", "d"} {
+		private = append(private, newSubnet(zone, routes))
 	}
 	parameters["OpenViduVPC"] = vpc
 	parameters["OpenViduCertificateARN"] = importCertificate(parameters["DomainName"].(string))
@@ -168,6 +182,12 @@ func importCertificate(domain string) any {
 func scenario(t *testing.T, options Options, change map[string]any, check func(t *testing.T, s *Stack)) {
 	t.Helper()
 	t.Parallel()
+	check(t, deployed(t, options, change))
+}
+
+// deployed is the stack of a scenario, or of its second part; what every scenario must keep is looked at when the test ends.
+func deployed(t *testing.T, options Options, change map[string]any) *Stack {
+	t.Helper()
 	name := t.Name()
 	if options.Row != "" {
 		name = options.Row
@@ -185,7 +205,11 @@ func scenario(t *testing.T, options Options, change map[string]any, check func(t
 			values[key] = value
 		}
 	}
-	stack, err := Deploy(cloud, source, values, options)
+	template := source
+	if options.Template != nil {
+		template = options.Template(source)
+	}
+	stack, err := Deploy(cloud, template, values, options)
 	t.Cleanup(func() {
 		afterwards(t, stack)
 		stack.Destroy()
@@ -197,7 +221,7 @@ func scenario(t *testing.T, options Options, change map[string]any, check func(t
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, stack)
+	return stack
 }
 
 // afterwards checks what every scenario must keep.
@@ -335,20 +359,30 @@ func checkSecrecy(t *testing.T, s *Stack) {
 // logged is all that nodes sent to CloudWatch Logs.
 func logged(s *Stack) string {
 	var text strings.Builder
+	for _, messages := range streams(s) {
+		text.WriteString(messages)
+	}
+	return text.String()
+}
+
+// streams of CloudWatch Logs, by name.
+func streams(s *Stack) map[string]string {
+	all := map[string]string{}
 	for id, kind := range s.existing() {
 		if kind != "AWS::Logs::LogGroup" {
 			continue
 		}
 		group := s.attribute(id, "")
-		streams := cloud.call("logs", "Logs_20140328.DescribeLogStreams", map[string]any{"logGroupName": group})
-		for _, stream := range cfn.List(streams["logStreams"]) {
-			events := cloud.call("logs", "Logs_20140328.GetLogEvents", map[string]any{"logGroupName": group, "logStreamName": cfn.At(stream, "logStreamName")})
+		answer := cloud.call("logs", "Logs_20140328.DescribeLogStreams", map[string]any{"logGroupName": group})
+		for _, stream := range cfn.List(answer["logStreams"]) {
+			name := cfn.At(stream, "logStreamName").(string)
+			events := cloud.call("logs", "Logs_20140328.GetLogEvents", map[string]any{"logGroupName": group, "logStreamName": name})
 			for _, event := range cfn.List(events["events"]) {
-				text.WriteString(cfn.At(event, "message").(string))
+				all[name] += cfn.At(event, "message").(string) + "\n"
 			}
 		}
 	}
-	return text.String()
+	return all
 }
 
 // eventually waits for a state.

@@ -46,7 +46,7 @@ type Machine struct {
 	mu       sync.Mutex
 	process  *exec.Cmd
 	metadata *exec.Cmd
-	leaving  bool
+	state    string // what Auto Scaling wants of it, as the metadata say
 	ended    bool
 	links    []string
 	last     string // words in its log, for the story
@@ -105,7 +105,7 @@ func (m *Machine) create(userData string) {
 		must(os.Chmod(name, mode))
 	}
 	put("etc/os-release", fmt.Sprintf("ID=%q\nVERSION_ID=%q\n", os_, version), 0o644)
-	put("etc/hosts", "127.0.0.1 localhost\n"+address+" s3.eu-west-1.amazonaws.com\n", 0o644)
+	put("etc/hosts", "127.0.0.1 localhost\n"+address+" "+installerHost+" "+agentHost+"\n", 0o644)
 	put("etc/fstab", "", 0o644)
 	put("etc/lab/scale", fmt.Sprint(options.Scale), 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
@@ -113,6 +113,7 @@ func (m *Machine) create(userData string) {
 	put("etc/lab/aws", wrapper(), 0o755)
 	put("etc/lab/docker", standin("docker"), 0o755)
 	put("etc/lab/openvidu", standin("openvidu"), 0o755)
+	put("etc/lab/agent", standin("agent"), 0o755)
 	put("usr/bin/systemctl", standin("systemctl"), 0o755)
 	put("usr/local/sbin/timeout", standin("timeout"), 0o755)
 	real, err := os.ReadFile("/bin/sleep")
@@ -125,6 +126,7 @@ func (m *Machine) create(userData string) {
 		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/yum.repos.d"), 0o755))
 	} else {
 		put("usr/bin/apt-get", standin("packages"), 0o755)
+		put("usr/bin/dpkg", standin("packages"), 0o755)
 		put("usr/bin/snap", standin("packages"), 0o755)
 	}
 	put("var/lib/cloud/instance/scripts/part-001", userData, 0o700)
@@ -342,7 +344,8 @@ func waitUntilGone(file string) {
 	}
 }
 
-// serveMetadata starts amazon-ec2-metadata-mock, IMDSv2 only. Its paths for two sample tags take our tags.
+// serveMetadata starts amazon-ec2-metadata-mock, IMDSv2 only. Paths of its that no node asks for take our tags, and the state
+// that Auto Scaling wants, of which the mock knows but two.
 func (m *Machine) serveMetadata() error {
 	m.stopMetadata()
 	pid, err := m.pid()
@@ -350,8 +353,11 @@ func (m *Machine) serveMetadata() error {
 		return err
 	}
 	paths, values := map[string]string{}, map[string]string{"instance-id": m.Id, "local-ipv4": m.Ip}
-	slots := []string{"tags-instance-name", "tags-instance-test"}
-	for _, key := range []string{groupTag, "OpenViduMasterSlot"} {
+	m.mu.Lock()
+	paths["target-lifecycle-state"], paths["ramdisk-id"], values["ramdisk-id"] = "/latest/meta-data/unused", "/latest/meta-data/autoscaling/target-lifecycle-state", m.state
+	m.mu.Unlock()
+	slots := []string{"tags-instance-name", "tags-instance-test", "kernel-id"}
+	for _, key := range []string{groupTag, "OpenViduMasterSlot", clusterTag} {
 		if value := m.tags[key]; m.showTags && value != "" {
 			paths[slots[0]], values[slots[0]] = "/latest/meta-data/tags/instance/"+key, value
 			slots = slots[1:]
@@ -362,13 +368,7 @@ func (m *Machine) serveMetadata() error {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return err
 	}
-	delay := "1000000"
-	m.mu.Lock()
-	if m.leaving {
-		delay = "0"
-	}
-	m.mu.Unlock()
-	metadata := exec.Command("nsenter", "-t", pid, "-n", metadataMock, "--imdsv2", "--asg-termination-delay-sec", delay, "-n", "169.254.169.254", "-p", "80", "-c", file)
+	metadata := exec.Command("nsenter", "-t", pid, "-n", metadataMock, "--imdsv2", "-n", "169.254.169.254", "-p", "80", "-c", file)
 	metadata.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	metadata.Env = append(os.Environ(), "HOME="+m.dir)
 	output, err := os.Create(filepath.Join(m.dir, "metadata.log"))
@@ -563,10 +563,10 @@ func (m *Machine) release(hold Hold) {
 	}
 }
 
-// announceEnd makes the metadata say that Auto Scaling ends the instance.
-func (m *Machine) announceEnd() error {
+// announce makes the metadata say what Auto Scaling wants of the instance.
+func (m *Machine) announce(state string) error {
 	m.mu.Lock()
-	m.leaving = true
+	m.state = state
 	m.mu.Unlock()
 	return m.serveMetadata()
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
 func TestMediaNodes(t *testing.T) {
@@ -71,6 +73,14 @@ func TestMediaNodes(t *testing.T) {
 			m.Shell("rm /var/lib/standin-docker/id-agent")
 			completed(t, s, m)
 			eventually(t, "its log", func() bool { return strings.Contains(logged(s), "no call is left") })
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for i, datum := range s.metrics["DrainMinutes"] {
+				expect(t, "minutes of the drain", fmt.Sprint(cfn.At(datum, "Value"), cfn.At(datum, "Dimensions")), fmt.Sprint(i, "[map[Name:Cluster Value:", s.id, "/Master]]"))
+			}
+			if len(s.metrics["DrainMinutes"]) == 0 {
+				t.Error("nobody is told how long it drains")
+			}
 		})
 	})
 	t.Run("drain goes on while systemctl, Docker and the API fail", func(t *testing.T) {
@@ -141,6 +151,62 @@ func TestMediaNodes(t *testing.T) {
 			}
 			m.Shell("rm /var/lib/standin-docker/*")
 			completed(t, s, m)
+		})
+	})
+	t.Run("warm pool: installed, stopped, started when it is needed", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
+			ready(t, s, 0, 1)
+			cold := s.Machine(MediaGroup)
+			eventually(t, "end of its launch", func() bool { result, _ := s.Hook(cold); return result != "" })
+			result, _ := s.Hook(cold)
+			expect(t, "end of its launch", result, "CONTINUE")
+			eventually(t, "a stopped instance", func() bool { return len(s.Stopped()) == 1 })
+			m := s.Stopped()[0]
+			if log := m.Log(); !strings.Contains(log, "== pull_images") || strings.Contains(log, "== start_openvidu") || strings.Contains(log, "== signal") {
+				t.Errorf("it was not only warmed:\n%s", log)
+			}
+			expect(t, "calls that it took", fmt.Sprint(m.carriers()), "[]")
+			s.SetSecret(map[string]any{"REDIS_PASSWORD": "rotated-meanwhile"})
+			downloads, start := s.Calls(MediaGroup, "Download"), time.Now()
+			expect(t, "the instance", s.ScaleOut().Id, m.Id)
+			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
+			warm := s.readyAt(m).Sub(start)
+			eventually(t, "the end of its launch", func() bool { result, _ := s.Hook(m); return result == "CONTINUE" })
+			expect(t, "health", m.Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:9092/"), "200")
+			expect(t, "settings", m.Shell("cat /opt/openvidu/config/node/media_node.env"), "REDIS_PASSWORD=rotated-meanwhile")
+			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "0")
+			s.ScaleIn(m)
+			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
+			m.Shell("rm /var/lib/standin-docker/*")
+			completed(t, s, m)
+			first := s.readyAt(cold).Sub(cold.Launched)
+			s.mu.Lock()
+			s.figures = fmt.Sprintf("ready after %.1f s, a new one after %.1f s", warm.Seconds(), first.Seconds())
+			s.mu.Unlock()
+		})
+	})
+	t.Run("warm pool: what cannot be installed is given up at once", func(t *testing.T) {
+		options := Options{Masters: 1, Scale: 200, NodeFiles: func(m *Machine) map[string]string {
+			if strings.HasPrefix(m.state, "Warmed") {
+				return map[string]string{"etc/lab/installer-fails": "99"}
+			}
+			return nil
+		}}
+		scenario(t, options, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
+			failure(t, s, "MediaReady", "install_media failed", "no space for the images")
+			var m *Machine
+			eventually(t, "its end", func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for _, other := range s.all {
+					if other.Group == MediaGroup {
+						m = other
+					}
+				}
+				return m != nil && m.gone()
+			})
+			result, _ := s.Hook(m)
+			expect(t, "end of its launch", result, "ABANDON")
 		})
 	})
 	t.Run("drain before Docker exists", func(t *testing.T) {

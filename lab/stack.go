@@ -28,6 +28,7 @@ type Options struct {
 	LateMetadata bool                               // the metadata service is absent at first, then slow
 	Media        int                                // Media Nodes to begin with; 0: none
 	Masters      int                                // slots that are launched at creation; 0: all four, -1: none
+	Template     func(cfn.Template) cfn.Template    // spoils or changes a copy of the template before it is deployed
 	Row          string                             // of the table, when several runs share one
 	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
 }
@@ -56,8 +57,10 @@ type Stack struct {
 	rolling    map[string]bool     // groups that wait for signals
 	hooks      map[string]*hook    // by instance
 	cuts       []string            // calls of users that were cut
+	stopped    []*Machine          // of the warm pool
 	sick       map[string]bool     // instances that called themselves unhealthy
 	refused    []string            // calls that IAM refused
+	metrics    map[string][]any    // by name: what nodes told CloudWatch
 	problems   []string            // what the lab could not make sense of
 	secrets    map[string]bool     // every credential that the secret ever held
 	words      []string            // what functions and consoles printed
@@ -75,7 +78,7 @@ func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, opti
 	s := &Stack{Cloud: cloud, Options: options, name: fmt.Sprint("openvidu-", number), status: "CREATE_IN_PROGRESS",
 		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
 		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
-		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{},
+		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{}, metrics: map[string][]any{},
 		sick: map[string]bool{}, secrets: map[string]bool{}, done: make(chan bool)}
 	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
 	cloud.mu.Lock()
@@ -160,19 +163,20 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 		if exists && properties["SubnetId"] != old["SubnetId"] {
 			return fmt.Errorf("another subnet would replace the network interface")
 		} else if !exists {
-			e := s.newInterface(properties["SubnetId"].(string))
+			e := s.newInterface(properties["SubnetId"].(string), properties["PrivateIpAddress"])
 			s.set(id, "", e.id)
 			s.set(id, "PrimaryPrivateIpAddress", e.ip)
 		}
 	case "AWS::EC2::Volume":
 		size := int(number(properties["Size"]))
 		if exists {
-			if properties["AvailabilityZone"] != old["AvailabilityZone"] || size < int(number(old["Size"])) {
+			if properties["AvailabilityZone"] != old["AvailabilityZone"] || properties["SnapshotId"] != old["SnapshotId"] || size < int(number(old["Size"])) {
 				return fmt.Errorf("the volume would be replaced")
 			}
 			return s.volumeOf(id).grow(size)
 		}
-		s.set(id, "", s.newVolume(properties["AvailabilityZone"].(string), size).id)
+		snapshot, _ := properties["SnapshotId"].(string)
+		s.set(id, "", s.newVolume(properties["AvailabilityZone"].(string), size, snapshot).id)
 	case "AWS::SecretsManager::Secret":
 		if !exists {
 			answer := s.Cloud.call("secretsmanager", "secretsmanager.CreateSecret", map[string]any{"Name": s.name + "-" + id})
@@ -196,8 +200,21 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 		s.versions[id] = append(s.versions[id], properties["LaunchTemplateData"])
 		s.attributes[id]["LatestVersionNumber"] = fmt.Sprint(len(s.versions[id]))
 		s.mu.Unlock()
+	case "AWS::S3::Bucket":
+		if !exists {
+			name := strings.ToLower(s.name + "-" + id)
+			s.set(id, "", name)
+			s.set(id, "Arn", "arn:aws:s3:::"+name)
+		}
 	case "AWS::AutoScaling::AutoScalingGroup":
 		return s.changeGroup(d, id, properties, old, exists)
+	case "AWS::AutoScaling::WarmPool":
+		if properties["PoolState"] != "Stopped" || properties["MinSize"] != properties["MaxGroupPreparedCapacity"] {
+			return fmt.Errorf("the lab knows no warm pool like %v", properties)
+		}
+		for range int(number(properties["MinSize"])) {
+			go s.warm(MediaGroup)
+		}
 	}
 	if strings.HasPrefix(kind, "Custom::") {
 		event := Event{RequestType: "Create", ResourceProperties: properties}
@@ -377,11 +394,29 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 	case "AttachVolume":
 		s.attachVolume(w, r, body, form.Get("VolumeId"), s.machineById(instance))
 	case "CompleteLifecycleAction", "RecordLifecycleActionHeartbeat":
-		if problem := s.lifecycleCall(request.action, instance, form.Get("AutoScalingGroupName"), form.Get("LifecycleHookName")); problem != "" {
+		if problem := s.lifecycleCall(request.action, instance, form); problem != "" {
 			refuse(w, http.StatusBadRequest, "ValidationError", problem)
 		} else {
 			accept("")
 		}
+	case "PutMetricData":
+		data := cfn.List(request.input["MetricData"])
+		if data == nil {
+			data = []any{map[string]any{"MetricName": form.Get("MetricData.member.1.MetricName"), "Value": form.Get("MetricData.member.1.Value"), "Dimensions": []any{
+				map[string]any{"Name": form.Get("MetricData.member.1.Dimensions.member.1.Name"), "Value": form.Get("MetricData.member.1.Dimensions.member.1.Value")}}}}
+		}
+		s.mu.Lock()
+		for _, datum := range data {
+			s.metrics[fmt.Sprint(cfn.At(datum, "MetricName"))] = append(s.metrics[fmt.Sprint(cfn.At(datum, "MetricName"))], datum)
+		}
+		s.mu.Unlock()
+		if request.input["MetricData"] == nil {
+			accept("")
+			return true
+		}
+		w.Header().Set("Smithy-Protocol", "rpc-v2-cbor")
+		w.Header().Set("Content-Type", "application/cbor")
+		w.Write([]byte{0xa0})
 	case "SetInstanceHealth":
 		s.mu.Lock()
 		s.sick[instance] = form.Get("HealthStatus") == "Unhealthy"
@@ -479,8 +514,13 @@ func number(value any) float64 {
 	return n
 }
 
-func (s *Stack) newInterface(subnet string) *eni {
-	answer := s.Cloud.query("ec2", "Action", "CreateNetworkInterface", "SubnetId", subnet, "PrivateIpAddress", s.Cloud.address(subnet))
+// newInterface has the wanted address; nil stands for any.
+func (s *Stack) newInterface(subnet string, wanted any) *eni {
+	ip, ok := wanted.(string)
+	if !ok {
+		ip = s.Cloud.address(subnet)
+	}
+	answer := s.Cloud.query("ec2", "Action", "CreateNetworkInterface", "SubnetId", subnet, "PrivateIpAddress", ip)
 	e := &eni{id: field(answer, "networkInterfaceId"), ip: field(answer, "privateIpAddress"), mac: field(answer, "macAddress")}
 	s.mu.Lock()
 	s.enis[e.id] = e
@@ -488,16 +528,52 @@ func (s *Stack) newInterface(subnet string) *eni {
 	return e
 }
 
-func (s *Stack) newVolume(zone string, gibibytes int) *volume {
+// newVolume is blank, or holds what the snapshot does.
+func (s *Stack) newVolume(zone string, gibibytes int, snapshot string) *volume {
 	answer := s.Cloud.query("ec2", "Action", "CreateVolume", "AvailabilityZone", zone, "Size", fmt.Sprint(gibibytes))
 	v := &volume{id: field(answer, "volumeId")}
 	v.file = filepath.Join(s.Cloud.Dir, v.id)
-	must(os.WriteFile(v.file, nil, 0o600))
+	if snapshot == "" {
+		must(os.WriteFile(v.file, nil, 0o600))
+	} else {
+		s.Cloud.mu.Lock()
+		content := s.Cloud.snapshots[snapshot]
+		s.Cloud.mu.Unlock()
+		copyFile(content, v.file)
+	}
 	must(os.Truncate(v.file, int64(gibibytes)<<30))
 	s.mu.Lock()
 	s.volumes[v.id] = v
 	s.mu.Unlock()
 	return v
+}
+
+// Snapshot of a slot's volume, as Data Lifecycle Manager takes it: with the volume's tags.
+func (s *Stack) Snapshot(slot int) (id string) {
+	v := s.volume(slot)
+	query := []string{"Action", "CreateSnapshot", "VolumeId", v.id, "TagSpecification.1.ResourceType", "snapshot"}
+	s.mu.Lock()
+	for resource, properties := range s.applied {
+		if s.attributes[resource][""] == v.id {
+			for i, tag := range cfn.List(properties["Tags"]) {
+				prefix := fmt.Sprintf("TagSpecification.1.Tag.%d.", i+1)
+				query = append(query, prefix+"Key", cfn.At(tag, "Key").(string), prefix+"Value", cfn.At(tag, "Value").(string))
+			}
+		}
+	}
+	s.mu.Unlock()
+	id = field(s.Cloud.query("ec2", query...), "snapshotId")
+	file := filepath.Join(s.Cloud.Dir, id)
+	copyFile(v.file, file)
+	s.Cloud.mu.Lock()
+	s.Cloud.snapshots[id] = file
+	s.Cloud.mu.Unlock()
+	return id
+}
+
+func copyFile(from, to string) {
+	_, err := run("cp", "--sparse=always", from, to)
+	must(err)
 }
 
 // volumeOf a resource.

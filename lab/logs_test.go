@@ -1,0 +1,68 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+)
+
+func TestLogsOutliveTheirNodes(t *testing.T) {
+	t.Parallel()
+	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
+		t.Run(string(distribution), func(t *testing.T) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1}, nil, func(t *testing.T, s *Stack) {
+				ready(t, s, 0, 1)
+				master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
+				boot := "master-1/" + master.Id + "/boot"
+				eventually(t, "the whole log of the boot", func() bool {
+					text := streams(s)[boot]
+					return strings.Contains(text, "== identify") && strings.Contains(text, "== signal")
+				})
+				// No line twice, none left out.
+				quiet(t, s, 1)
+				eventually(t, "the log as it stands on the node", func() bool { return streams(s)[boot] == master.Log() })
+				errors := func() (text string) {
+					for name, messages := range streams(s) {
+						if strings.HasPrefix(name, "media-node/"+media.Id+"/errors") {
+							text += messages
+						}
+					}
+					return text
+				}
+				eventually(t, "the errors of OpenVidu", func() bool { return strings.Contains(errors(), "no such room") })
+				if strings.Contains(errors(), "starting") {
+					t.Errorf("what is no error was sent: %s", errors())
+				}
+				s.Kill(Group(1), nil)
+				ready(t, s, 1)
+				if !strings.Contains(streams(s)[boot], "== healthy") {
+					t.Error("the log went with its node")
+				}
+				eventually(t, "how full the disks are", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.metrics["disk_used_percent"]) > 0 })
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for _, datum := range s.metrics["disk_used_percent"] {
+					expect(t, "dimension of the metric", fmt.Sprint(cfn.List(cfn.At(datum, "Dimensions"))[0]), "map[Name:Cluster Value:"+s.id+"/Master]")
+				}
+			})
+		})
+	}
+}
+
+func TestNodesWithoutAgentWork(t *testing.T) {
+	t.Parallel()
+	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
+		t.Run(string(distribution), func(t *testing.T) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1, Files: map[string]string{"etc/lab/no-agent": ""}}, nil, func(t *testing.T, s *Stack) {
+				ready(t, s, 0, 1)
+				for _, m := range []*Machine{s.Machine(Group(1)), s.Machine(MediaGroup)} {
+					if !strings.Contains(m.Log(), "WARNING: no CloudWatch agent") {
+						t.Errorf("%s does not say so:\n%s", m.Group, m.Log())
+					}
+				}
+			})
+		})
+	}
+}
