@@ -22,7 +22,10 @@ func TestLogsOutliveTheirNodes(t *testing.T) {
 				})
 				// No line twice, none left out.
 				quiet(t, s, 1)
-				eventually(t, "the log as it stands on the node", func() bool { return streams(s)[boot] == master.Log() })
+				lines := func(text string) string {
+					return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "\n")
+				}
+				eventually(t, "the log as it stands on the node", func() bool { return lines(streams(s)[boot]) == lines(master.Log()) })
 				errors := func() (text string) {
 					for name, messages := range streams(s) {
 						if strings.HasPrefix(name, "media-node/"+media.Id+"/errors") {

@@ -76,7 +76,7 @@ func TestMediaNodes(t *testing.T) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			for i, datum := range s.metrics["DrainMinutes"] {
-				expect(t, "minutes of the drain", fmt.Sprint(cfn.At(datum, "Value"), cfn.At(datum, "Dimensions")), fmt.Sprint(i, "[map[Name:Cluster Value:", s.id, "/Master]]"))
+				expect(t, "minutes of the drain", fmt.Sprintf("%v %v", cfn.At(datum, "Value"), cfn.At(datum, "Dimensions")), fmt.Sprintf("%d [map[Name:Cluster Value:%s/Master]]", i, s.id))
 			}
 			if len(s.metrics["DrainMinutes"]) == 0 {
 				t.Error("nobody is told how long it drains")

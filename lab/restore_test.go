@@ -40,14 +40,14 @@ func TestRestoreFromSnapshots(t *testing.T) {
 		if size := s.Machine(Group(1)).Shell("df --output=size -BG /opt/openvidu | tail -n 1"); !strings.Contains(size, "60G") {
 			t.Errorf("the file system has %s", size)
 		}
-		// What is restored is not replaced by the next update.
-		if err := s.Update(map[string]any{"VolumeSnapshotIds": ""}); err == nil || !strings.Contains(err.Error(), "VolumeSnapshotIds") {
-			t.Errorf("an update without the snapshots: %v", err)
-		}
 		swapped := append([]any{snapshots[1], snapshots[0]}, snapshots[2:]...)
 		answer := s.Invoke("PreflightChecks", Event{RequestType: "Create", ResourceProperties: s.with("PreflightChecks", map[string]any{"VolumeSnapshotIds": swapped})})
 		if answer.Status != "FAILED" || !strings.Contains(answer.Reason, fmt.Sprint("VolumeSnapshotIds: '", snapshots[1])) {
 			t.Errorf("snapshots in another order: %+v", answer)
+		}
+		// What is restored is not replaced by the next update.
+		if err := s.Update(map[string]any{"VolumeSnapshotIds": ""}); err == nil || !strings.Contains(err.Error(), "VolumeSnapshotIds") {
+			t.Errorf("an update without the snapshots: %v", err)
 		}
 	})
 }
