@@ -103,6 +103,11 @@ func run(name string, arguments ...string) (string, error) {
 	return string(output), nil
 }
 
+func mustRun(name string, arguments ...string) {
+	_, err := run(name, arguments...)
+	must(err)
+}
+
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -242,7 +247,7 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	request := request{who: who, service: service, action: form.Get("Action"), form: form, input: map[string]any{}}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
 		request.action = target[strings.LastIndex(target, ".")+1:]
-		json.Unmarshal(body, &request.input)
+		must(json.Unmarshal(body, &request.input))
 	}
 	if _, action, ok := strings.Cut(r.URL.Path, "/operation/"); ok { // of the protocol rpc-v2-cbor
 		request.action = action
@@ -268,7 +273,7 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 		if request.form.Get("Action") == "" {
 			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 			w.WriteHeader(http.StatusBadRequest)
-			json.NewEncoder(w).Encode(map[string]string{"__type": "AccessDeniedException", "Message": message})
+			must(json.NewEncoder(w).Encode(map[string]string{"__type": "AccessDeniedException", "Message": message}))
 			return
 		}
 		code := "AccessDenied"
@@ -343,8 +348,11 @@ func (c *Cloud) call(service, target string, input map[string]any) map[string]an
 	content, _ := json.Marshal(input)
 	answer, err := c.ask(service, "application/x-amz-json-1.1", target, content)
 	must(err)
+	if answer == "" {
+		return nil
+	}
 	var output map[string]any
-	json.Unmarshal([]byte(answer), &output)
+	must(json.Unmarshal([]byte(answer), &output))
 	return output
 }
 
@@ -356,7 +364,8 @@ func (c *Cloud) address(subnet string) string {
 	third, fourth := 0, c.addresses[subnet]+9
 	third, fourth = fourth/250, fourth%250+3
 	var base int
-	fmt.Sscanf(network[subnet], "10.99.%d", &base)
+	_, err := fmt.Sscanf(network[subnet], "10.99.%d", &base)
+	must(err)
 	return fmt.Sprintf("10.99.%d.%d", base+third, fourth)
 }
 

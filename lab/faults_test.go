@@ -16,23 +16,19 @@ func TestVolumesThatAreNotBlankAreLeftAsTheyAre(t *testing.T) {
 		make func(v *volume)
 		says string
 	}{
-		"ext4":        {func(v *volume) { run("mkfs.ext4", "-qF", v.file) }, "TYPE=ext4"},
-		"foreign xfs": {func(v *volume) { run("mkfs.xfs", "-q", "-L", "other", v.file) }, "LABEL=other"},
+		"ext4":        {func(v *volume) { mustRun("mkfs.ext4", "-qF", v.file) }, "TYPE=ext4"},
+		"foreign xfs": {func(v *volume) { mustRun("mkfs.xfs", "-q", "-L", "other", v.file) }, "LABEL=other"},
 		"partition table": {func(v *volume) {
 			record := make([]byte, 512)
 			record[450], record[455], record[459], record[510], record[511] = 0x83, 8, 8, 0x55, 0xaa // one Linux partition
-			file, _ := os.OpenFile(v.file, os.O_WRONLY, 0)
-			file.Write(record)
-			file.Close()
+			write(v, record, 0)
 		}, "PTTYPE=dos"},
 		"unknown content": {func(v *volume) {
-			file, _ := os.OpenFile(v.file, os.O_WRONLY, 0)
-			file.WriteAt([]byte("precious"), 4096)
-			file.Close()
+			write(v, []byte("precious"), 4096)
 		}, "neither blank nor known"},
 		"own label, unknown files": {func(v *volume) {
-			run("mkfs.xfs", "-q", "-L", "openvidu", v.file)
-			run("sh", "-c", "d=$(mktemp -d) && mount "+v.file+" $d && echo x >$d/x && umount $d")
+			mustRun("mkfs.xfs", "-q", "-L", "openvidu", v.file)
+			mustRun("sh", "-c", "d=$(mktemp -d) && mount "+v.file+" $d && echo x >$d/x && umount $d")
 		}, "holds unknown files"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -52,6 +48,14 @@ func TestVolumesThatAreNotBlankAreLeftAsTheyAre(t *testing.T) {
 			})
 		})
 	}
+}
+
+func write(v *volume, content []byte, at int64) {
+	file, err := os.OpenFile(v.file, os.O_WRONLY, 0)
+	must(err)
+	defer file.Close()
+	_, err = file.WriteAt(content, at)
+	must(err)
 }
 
 func TestVolumesThatCannotBeUsedAreNamed(t *testing.T) {

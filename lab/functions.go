@@ -96,8 +96,11 @@ func (s *Stack) Invoke(id string, event Event) Answer {
 	if w == nil {
 		w = newWorker()
 	}
-	fmt.Fprintf(w.input, "%s\n", line)
-	text, err := w.output.ReadBytes('\n')
+	_, err := fmt.Fprintf(w.input, "%s\n", line)
+	var text []byte
+	if err == nil {
+		text, err = w.output.ReadBytes('\n')
+	}
 	if err != nil {
 		s.Cloud.workers <- nil
 		return Answer{Status: "FAILED", Reason: "the function's process ended: " + err.Error()}

@@ -238,9 +238,9 @@ func (m *Machine) start() error {
 	go func() {
 		time.Sleep(time.Second)
 		if m.serveMetadata() == nil {
-			m.metadata.Process.Signal(syscall.SIGSTOP)
+			must(m.metadata.Process.Signal(syscall.SIGSTOP))
 			time.Sleep(6 * time.Second)
-			m.metadata.Process.Signal(syscall.SIGCONT)
+			must(m.metadata.Process.Signal(syscall.SIGCONT))
 		}
 	}()
 	return nil
@@ -424,9 +424,13 @@ func answers(ip, port, path string) bool {
 	if err != nil {
 		return false
 	}
-	defer connection.Close()
-	connection.SetDeadline(time.Now().Add(3 * time.Second))
-	fmt.Fprintf(connection, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", path, ip)
+	defer func() { _ = connection.Close() }()
+	if connection.SetDeadline(time.Now().Add(3*time.Second)) != nil {
+		return false
+	}
+	if _, err := fmt.Fprintf(connection, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", path, ip); err != nil {
+		return false
+	}
 	line, _ := bufio.NewReader(connection).ReadString('\n')
 	return strings.Contains(line, " 200 ")
 }
@@ -451,7 +455,7 @@ func (m *Machine) powerOff() {
 	process.Process.Kill()
 	process.Wait()
 	for _, link := range links {
-		run("ip", "link", "del", link)
+		_, _ = run("ip", "link", "del", link) // it goes with the namespace of its other end
 	}
 	_, volumes := m.held()
 	for _, v := range volumes {
@@ -482,7 +486,7 @@ func (m *Machine) held() (enis []*eni, volumes []*volume) {
 func (m *Machine) PowerOn() error {
 	err := m.switchOn()
 	if err == nil {
-		go m.Run("systemctl", "boot")
+		go func() { _, _ = m.Run("systemctl", "boot") }() // the node's log tells how it went
 	}
 	return err
 }

@@ -240,14 +240,9 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 	t.Run("first life, while mkfs writes", func(t *testing.T) {
 		scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
 			v := s.volume(1)
-			_, err := run("mkfs.xfs", "-q", "-L", "openvidu", v.file)
-			must(err)
+			mustRun("mkfs.xfs", "-q", "-L", "openvidu", v.file)
 			// What mkfs.xfs leaves when it is cut off: a superblock that says so.
-			file, err := os.OpenFile(v.file, os.O_WRONLY, 0)
-			must(err)
-			_, err = file.WriteAt([]byte{1}, 126)
-			must(err)
-			file.Close()
+			write(v, []byte{1}, 126)
 			s.Launch(Group(1))
 			ready(t, s, 1)
 			checkMaster(t, s, 1)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -486,8 +487,9 @@ func (s *Stack) readSecret() (map[string]any, error) {
 		return nil, err
 	}
 	var value, secret map[string]any
-	json.Unmarshal([]byte(answer), &value)
-	err = json.Unmarshal([]byte(fmt.Sprint(value["SecretString"])), &secret)
+	if err = json.Unmarshal([]byte(answer), &value); err == nil {
+		err = json.Unmarshal([]byte(fmt.Sprint(value["SecretString"])), &secret)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, value := range secret {
@@ -509,8 +511,11 @@ func (s *Stack) SetSecret(changes map[string]any) {
 }
 
 func number(value any) float64 {
-	var n float64
-	fmt.Sscan(fmt.Sprint(value), &n)
+	if value == nil {
+		return 0
+	}
+	n, err := strconv.ParseFloat(fmt.Sprint(value), 64)
+	must(err)
 	return n
 }
 
