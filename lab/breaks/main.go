@@ -93,7 +93,7 @@ var spoils = []spoil{
 		}},
 	{name: "masters may not attach volumes", scenario: "TestTurnDomainReachesTheInstaller", says: `no role allows: .*AttachVolume on .*volume/`,
 		change: func(resources map[string]any) int { return statements(resources, "MasterRole", "ec2:AttachVolume") }},
-	{name: "tags are kept from the metadata", scenario: "TestTurnDomainReachesTheInstaller", says: `take_slot failed`,
+	{name: "tags are kept from the metadata", scenario: "TestTurnDomainReachesTheInstaller", says: `identify failed`,
 		change: func(resources map[string]any) int {
 			cfn.At(resources["MasterLaunchTemplate"], "Properties", "LaunchTemplateData", "MetadataOptions").(map[string]any)["InstanceMetadataTags"] = "disabled"
 			return 1
