@@ -81,44 +81,6 @@ func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
 	}
 }
 
-func TestSnapshotsAreTakenDailyAndRestored(t *testing.T) {
-	for _, c := range []struct {
-		days *float64
-		want any
-	}{{nil, 7.0}, {jsii.Number(30), 30.0}, {jsii.Number(0), nil}} {
-		p := newProgram(t, "a")
-		constructs.NewRecordingVolumes(p.stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
-			AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b"), SnapshotRetentionDays: c.days, SnapshotIds: jsii.Strings("snap-1", "snap-2"),
-		})
-		resources := p.resources()
-		policies := ofType(resources, "AWS::DLM::LifecyclePolicy")
-		var tags any
-		for i, volume := range ofType(resources, "AWS::EC2::Volume") {
-			if got := volume.Properties["SnapshotId"]; got != fmt.Sprint("snap-", i+1) {
-				t.Errorf("volume %d is made from %v", i+1, got)
-			}
-			tags = volume.Properties["Tags"]
-		}
-		if c.want == nil {
-			if len(policies) > 0 {
-				t.Errorf("there are snapshots: %v", policies)
-			}
-			continue
-		}
-		details := policies[0].Properties["PolicyDetails"].(map[string]any)
-		schedule := details["Schedules"].([]any)[0].(map[string]any)
-		if got := schedule["RetainRule"].(map[string]any)["Count"]; got != c.want {
-			t.Errorf("%v snapshots are kept, want %v", got, c.want)
-		}
-		if got := text(schedule["CreateRule"]); got != `{"Interval":24,"IntervalUnit":"HOURS","Times":["03:00"]}` {
-			t.Errorf("schedule: %s", got)
-		}
-		if schedule["CopyTags"] != true || text(details["TargetTags"]) != text(tags) {
-			t.Errorf("the policy looks for %s, the volumes carry %s", text(details["TargetTags"]), text(tags))
-		}
-	}
-}
-
 func TestWarmPoolIsOfItsSizeAndHoldsNodesBackUntilTheyAreInstalled(t *testing.T) {
 	p := newProgram(t, "a", "b")
 	masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), p.masterProps())
@@ -143,42 +105,6 @@ func TestWarmPoolIsOfItsSizeAndHoldsNodesBackUntilTheyAreInstalled(t *testing.T)
 	ready := `{"DefaultResult":"ABANDON","HeartbeatTimeout":3600,"LifecycleHookName":"ready","LifecycleTransition":"autoscaling:EC2_INSTANCE_LAUNCHING"}`
 	if !strings.Contains(hooks["Warm"], ready) || strings.Contains(hooks["Cold"], "ready") {
 		t.Errorf("hooks: %v", hooks)
-	}
-}
-
-func TestWrongOptionsPanicWithEveryProblem(t *testing.T) {
-	p := newProgram(t, "a")
-	for name, c := range map[string]struct {
-		make func()
-		want []string
-	}{
-		"masters": {func() {
-			props := p.masterProps()
-			props.AdditionalInstallFlags = jsii.Strings("--good", "--bad 'x'", "plain")
-			props.PrivateIps = jsii.Strings("10.0.0.1")
-			constructs.NewMasterCluster(p.stack, jsii.String("M"), props)
-		}, []string{`AdditionalInstallFlags[1] is "--bad 'x'": give a flag like --name`, `AdditionalInstallFlags[2] is "plain"`,
-			"PrivateIps has 1 elements: give one for each of the 4 slots"}},
-		"volumes": {func() {
-			constructs.NewRecordingVolumes(p.stack, jsii.String("V"), &constructs.RecordingVolumesProps{
-				AvailabilityZones: jsii.Strings("a", "b"), SnapshotIds: jsii.Strings("snap-1"), SnapshotRetentionDays: jsii.Number(1001)})
-		}, []string{"SnapshotIds has 1 elements: give one for each of the 2 slots", "SnapshotRetentionDays is 1001: give a whole number from 0 to 1000"}},
-		"fleet": {func() {
-			constructs.NewMediaFleet(p.stack, jsii.String("F"), &constructs.MediaFleetProps{Vpc: p.vpc, WarmPoolSize: jsii.Number(-1)})
-		}, []string{"Masters is required", "WarmPoolSize is -1: give a whole number from 0 to 1000"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			defer func() {
-				got := fmt.Sprint(recover())
-				for _, want := range c.want {
-					if !strings.Contains(got, want) {
-						t.Errorf("the message lacks %q:\n%s", want, got)
-					}
-				}
-			}()
-			c.make()
-			t.Error("no panic")
-		})
 	}
 }
 

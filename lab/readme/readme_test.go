@@ -5,7 +5,6 @@ package readme_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -22,7 +21,6 @@ import (
 const repository = "../.."
 
 var (
-	blocks    string // the binary of internal/blocks
 	server    string // moto's address
 	endpoint  string // of all services: CloudFormation's stand-in, moto behind it
 	formation = &cloudFormation{stacks: map[string]*stack{
@@ -37,15 +35,6 @@ const toolkitBucket = "cdk-toolkit"
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "openvidu-readme")
-	must(err)
-	defer os.RemoveAll(dir)
-	blocks = filepath.Join(dir, "blocks")
-	build := exec.Command("go", "build", "-o", blocks, "./internal/blocks")
-	build.Dir = repository
-	if output, err := build.CombinedOutput(); err != nil {
-		must(fmt.Errorf("%w\n%s", err, output))
-	}
 	address, stop, err := moto.Start()
 	must(err)
 	defer stop()
@@ -87,7 +76,7 @@ func pass(w http.ResponseWriter, r *http.Request, body []byte) {
 // block of commands that stands in the documentation behind <!-- ci: NAME -->.
 func block(t *testing.T, name string) string {
 	t.Helper()
-	command := exec.Command(blocks, name)
+	command := exec.Command("go", "run", "./internal/blocks", name)
 	command.Dir = repository
 	output, err := command.CombinedOutput()
 	if err != nil {
