@@ -1,7 +1,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help synth test bench lab lab-breaks deploy publish upgrade-notes schemas lint fmt vuln
+.PHONY: help synth test bench lab lab-breaks cost deploy publish upgrade-notes schemas lint fmt vuln
 
 # The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -30,6 +30,9 @@ lab: ## boot the synthesized template on this machine (root, moto; see docs/lab.
 lab-breaks: ## spoil the template on purpose and see the lab fail
 	go run .
 	cd lab && go run ./breaks
+
+cost: ## what a cluster costs in a month: [FLAGS='-set DiskSize=500 -assume hours=200'] (docs/cost.md)
+	go run . && go run ./internal/cost $(FLAGS)
 
 # The licence key is asked for, so that it stays out of files and of the shell's history.
 deploy: ## cdk deploy with the values of a file: PARAMETERS=my.json (see docs/parameters.example.json) [FLAGS=--no-rollback]

@@ -378,13 +378,6 @@ func rules(d *cfn.Deployment, inbound bool) []string {
 	return lines
 }
 
-// turnOnMain is open only where TURN has no domain of its own.
-const turnOnMain = `
-MainSG    any4      tcp 80
-MasterSG  MainSG    tcp 443
-MasterSG  MainSG    tcp 80
-`
-
 func table(text string, leaveOut string) []string {
 	var lines []string
 	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
@@ -1192,15 +1185,18 @@ func TestMediaNodesBootAfterTheSecretIsFilled(t *testing.T) {
 	}
 }
 
-// userData resolves both nodes' user data with the longest realistic values.
+// userData resolves both nodes' user data with realistic values, which are rather long.
 func userData(t *testing.T) map[string]string {
-	name := "openvidu-production-frankfurt"
+	return userDataWith(t, "ap-southeast-1", "openvidu-production-frankfurt", "amazonaws.com", "aws", "--force-utc-timezone,--a=b")
+}
+
+func userDataWith(t *testing.T, region, name, suffix, partition, flags string) map[string]string {
 	long := map[string]string{
-		"MasterReady": "https://cloudformation-waitcondition-ap-southeast-1.s3.ap-southeast-1.amazonaws.com/arn%3Aaws%3Acloudformation%3Aap-southeast-1%3A123456789012%3Astack/" + name + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/MasterReady?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261124T000000Z&X-Amz-SignedHeaders=host&X-Amz-Expires=86399&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261124%2Fap-southeast-1%2Fs3%2Faws4_request&X-Amz-Signature=" + strings.Repeat("a", 64),
+		"MasterReady": "https://cloudformation-waitcondition-" + region + ".s3." + region + "." + suffix + "/arn%3A" + partition + "%3Acloudformation%3A" + region + "%3A123456789012%3Astack/" + name + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/MasterReady?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261124T000000Z&X-Amz-SignedHeaders=host&X-Amz-Expires=86399&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261124%2F" + region + "%2Fs3%2Faws4_request&X-Amz-Signature=" + strings.Repeat("a", 64),
 	}
 	long["MediaReady"] = strings.ReplaceAll(long["MasterReady"], "MasterReady", "MediaReady")
 	d := deploy(t, with(map[string]any{
-		"AWS::Region": "ap-southeast-1", "AWS::StackName": name, "DiskSize": 16384.0, "AdditionalInstallFlags": "--force-utc-timezone,--a=b",
+		"AWS::Region": region, "AWS::StackName": name, "AWS::URLSuffix": suffix, "DiskSize": 16384.0, "AdditionalInstallFlags": flags,
 	}), func(id, attribute string) any {
 		switch slot := id[len(id)-1:]; {
 		case strings.HasPrefix(id, "MasterENI") && attribute == "PrimaryPrivateIpAddress":
@@ -1210,7 +1206,7 @@ func userData(t *testing.T) map[string]string {
 		case strings.HasPrefix(id, "Volumes"):
 			return "vol-0123456789abcdef" + slot
 		case id == "OpenViduSharedInfo":
-			return "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr"
+			return "arn:" + partition + ":secretsmanager:" + region + ":123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr"
 		case id == "MasterInfoLogs":
 			return name + "-MasterInfoLogs-AbCdEfGhIjKl"
 		case attribute == "Revision":
@@ -1246,6 +1242,34 @@ func TestUserDataIsSmallAndWellFormed(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(*userDataDir, id+".sh"), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// Whatever the parameters, the names and the place: EC2 takes the user data.
+func TestUserDataFitsWithTheLongestValues(t *testing.T) {
+	longest, ok := cfn.At(synthesized.Section("Parameters"), "AdditionalInstallFlags", "MaxLength").(float64)
+	if !ok {
+		t.Fatal("AdditionalInstallFlags has no MaxLength")
+	}
+	flags := strings.Repeat("f", int(longest))
+	for id, text := range userDataWith(t, "us-isof-south-1", strings.Repeat("s", 128), "amazonaws.com.cn", "aws-us-gov", flags) {
+		t.Logf("%s: %d bytes", id, len(text))
+		if len(text) > 16384 {
+			t.Errorf("%s can have %d bytes; EC2 takes 16,384", id, len(text))
+		}
+		if !strings.Contains(text, flags) || strings.Count(text, strings.Repeat("s", 128)) != 3 {
+			t.Errorf("%s: the longest values are not in it", id)
+		}
+	}
+	// What the header takes from parameters other than these has the length of an id or a number.
+	referred := map[string]bool{}
+	for _, launch := range []string{"MasterLaunchTemplate", "OpenViduMediaNodeLaunchTemplate"} {
+		cfn.References(cfn.At(synthesized.Section("Resources"), launch, "Properties", "LaunchTemplateData", "UserData"), referred)
+	}
+	for name := range synthesized.Section("Parameters") {
+		if referred[name] && name != "AdditionalInstallFlags" && name != "DiskSize" {
+			t.Errorf("%s stands in the user data: how long can it be?", name)
 		}
 	}
 }

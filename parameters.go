@@ -82,7 +82,7 @@ var parameterTable = []parameter{
 		Description:           jsii.String("Flags for OpenVidu's installer on all nodes, separated by commas."),
 		Default:               "",
 		AllowedPattern:        jsii.String(constructs.InstallFlagsPattern),
-		MaxLength:             jsii.Number(1000), // they stand in the user data
+		MaxLength:             jsii.Number(constructs.InstallFlagsLength),
 		ConstraintDescription: jsii.String("Give flags like --force-utc-timezone,--name=value, without spaces and quotes, or nothing."),
 	}},
 

@@ -463,6 +463,25 @@ func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 				Masters: masters, Vpc: p.vpc, MinCapacity: jsii.Number(4), InitialCapacity: jsii.Number(2),
 			})
 		}, []string{"MinCapacity 4, InitialCapacity 2, MaxCapacity 5: each must be at most the next"}},
+		"options of masters": {func() {
+			props := p.masterProps()
+			props.AdditionalInstallFlags = jsii.Strings("--good", "--bad 'x'", "plain")
+			props.PrivateIps = jsii.Strings("10.0.0.1")
+			constructs.NewMasterCluster(scope, jsii.String("M2"), props)
+		}, []string{"Own/Video/M2:", `AdditionalInstallFlags[1] is "--bad 'x'": give a flag like --name`, `AdditionalInstallFlags[2] is "plain"`,
+			"PrivateIps has 1 elements: give one for each of the 4 slots"}},
+		"snapshots": {func() {
+			constructs.NewRecordingVolumes(scope, jsii.String("V2"), &constructs.RecordingVolumesProps{
+				AvailabilityZones: jsii.Strings("a", "b"), SnapshotIds: jsii.Strings("snap-1"), SnapshotRetentionDays: jsii.Number(1001)})
+		}, []string{"Own/Video/V2:", "SnapshotIds has 1 elements: give one for each of the 2 slots", "SnapshotRetentionDays is 1001: give a whole number from 0 to 1000"}},
+		"warm pool": {func() {
+			constructs.NewMediaFleet(scope, jsii.String("F3"), &constructs.MediaFleetProps{Vpc: p.vpc, WarmPoolSize: jsii.Number(-1)})
+		}, []string{"Own/Video/F3:", "Masters is required", "WarmPoolSize is -1: give a whole number from 0 to 1000"}},
+		"buckets": {func() {
+			constructs.NewRecordingBuckets(scope, jsii.String("R"), &constructs.RecordingBucketsProps{
+				AppDataBucketName: jsii.String("Mine"), ClusterDataBucketName: jsii.String("Mine"),
+			})
+		}, []string{"Own/Video/R:", `AppDataBucketName is "Mine": give the name of a bucket`, `ClusterDataBucketName is "Mine", like AppDataBucketName`}},
 		"balancer": {func() {
 			constructs.NewMainLoadBalancer(scope, jsii.String("B"), &constructs.MainLoadBalancerProps{})
 		}, []string{"Own/Video/B:", "Masters is required", "Fleet is required", "Vpc is required", "Certificate is required: give the certificate of the domain name, or the HostedZone"}},

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	nlb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	core "github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -238,6 +240,119 @@ func ExampleNewRecordingVolumes() {
 	// eu-west-1b 2048 Delete
 	// eu-west-1c 2048 Delete
 	// eu-west-1a 2048 Delete
+}
+
+// TURN over TLS without a domain of its own, as it is unless MasterClusterProps name one: it shares 443 with all else, and port 80
+// redirects to it.
+func ExampleNewMainLoadBalancer_withoutTurnDomain() {
+	app, dir := exampleApp()
+	stack, vpc := exampleStack(app)
+	exampleCluster(stack, vpc)
+	app.Synth(nil)
+
+	for _, r := range synthesizedResources(dir, "Video") {
+		if r.Type == "AWS::ElasticLoadBalancingV2::Listener" {
+			fmt.Println(r.Properties["Protocol"], r.Properties["Port"])
+		}
+	}
+	// Unordered output:
+	// TLS 443
+	// TLS 1935
+	// TCP 80
+}
+
+// Recordings in S3, in a bucket of your own; the one for the cluster's own data is made. The nodes reach both by their roles.
+func ExampleNewRecordingBuckets() {
+	app, dir := exampleApp()
+	stack, vpc := exampleStack(app)
+	buckets := openvidu.NewRecordingBuckets(stack, jsii.String("Buckets"), &openvidu.RecordingBucketsProps{
+		AppDataBucketName: jsii.String("my-recordings"),
+	})
+	masters := openvidu.NewMasterCluster(stack, jsii.String("Masters"), &openvidu.MasterClusterProps{
+		Vpc:              vpc,
+		DomainName:       jsii.String("openvidu.example.com"),
+		License:          exampleLicense(stack),
+		RecordingBuckets: buckets,
+	})
+	openvidu.NewMediaFleet(stack, jsii.String("Fleet"), &openvidu.MediaFleetProps{Vpc: vpc, Masters: masters})
+	app.Synth(nil)
+
+	for _, r := range synthesizedResources(dir, "Video") {
+		switch r.Type {
+		case "AWS::S3::Bucket":
+			fmt.Println("made:", r.Properties["VersioningConfiguration"], r.DeletionPolicy)
+		case "AWS::IAM::ManagedPolicy":
+			for _, statement := range asList(r.Properties["PolicyDocument"].(map[string]any)["Statement"]) {
+				fmt.Println(statement.(map[string]any)["Action"])
+			}
+		case "Custom::OpenViduCredentials":
+			s3 := r.Properties["Settings"].(map[string]any)["S3"].(map[string]any)
+			fmt.Println("recordings:", s3["EXTERNAL_S3_BUCKET_APP_DATA"])
+		}
+	}
+	// Output:
+	// [s3:GetBucketLocation s3:ListBucket s3:ListBucketMultipartUploads]
+	// [s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:ListMultipartUploadParts s3:PutObject]
+	// made: map[Status:Enabled] RetainExceptOnCreate
+	// recordings: my-recordings
+}
+
+// Lines of bash of your own, which root runs on each Media Node before OpenVidu starts.
+func ExampleInstanceProps() {
+	app, dir := exampleApp()
+	stack, vpc := exampleStack(app)
+	masters, _, _ := exampleCluster(stack, vpc)
+	openvidu.NewMediaFleet(stack, jsii.String("Tuned"), &openvidu.MediaFleetProps{
+		InstanceProps: openvidu.InstanceProps{
+			InstanceType: awsec2.NewInstanceType(jsii.String("c6a.2xlarge")),
+			BeforeStart: jsii.Strings(
+				"echo 'vm.swappiness=1' >/etc/sysctl.d/90-mine.conf",
+				"sysctl -q --system",
+			),
+		},
+		Vpc:     vpc,
+		Masters: masters,
+	})
+	app.Synth(nil)
+
+	for _, r := range synthesizedResources(dir, "Video") {
+		if r.Type != "AWS::EC2::LaunchTemplate" {
+			continue
+		}
+		data := r.Properties["LaunchTemplateData"].(map[string]any)
+		if data["InstanceType"] != "c6a.2xlarge" {
+			continue
+		}
+		join := data["UserData"].(map[string]any)["Fn::Base64"].(map[string]any)["Fn::Join"]
+		_, lines, _ := strings.Cut(fmt.Sprint(join), "BEFORE_START=")
+		lines, _, _ = strings.Cut(lines, "\nMASTER_IPS=")
+		fmt.Println(lines)
+	}
+	// Output:
+	// 'echo '\''vm.swappiness=1'\'' >/etc/sysctl.d/90-mine.conf
+	// sysctl -q --system'
+}
+
+// Alarms for an SNS topic of your own.
+func ExampleNewClusterAlarms() {
+	app, dir := exampleApp()
+	stack, vpc := exampleStack(app)
+	masters, fleet, main := exampleCluster(stack, vpc)
+	alarms := openvidu.NewClusterAlarms(stack, jsii.String("Alarms"), &openvidu.ClusterAlarmsProps{
+		Masters: masters, Fleet: fleet, LoadBalancer: main,
+		Topic: awssns.Topic_FromTopicArn(stack, jsii.String("OnCall"), jsii.String("arn:aws:sns:eu-west-1:123456789012:on-call")),
+	})
+	app.Synth(nil)
+
+	told := 0
+	for _, r := range synthesizedResources(dir, "Video") {
+		if r.Type == "AWS::CloudWatch::Alarm" && text(r.Properties["AlarmActions"]) == `["arn:aws:sns:eu-west-1:123456789012:on-call"]` {
+			told++
+		}
+	}
+	fmt.Println(told, "of", len(*alarms.Alarms()))
+	// Output:
+	// 5 of 5
 }
 
 // What follows is what the examples have in common; a program of yours has its own.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -198,8 +199,9 @@ func TestSynthesizerWithAQualifierOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestConsumerOutsideTheRepository is a module of somebody who imports the constructs: it builds and synthesizes. It needs no
-// network: its dependencies are the repository's.
+// TestConsumerOutsideTheRepository is a module of somebody who imports the constructs, with the program of the documentation: it
+// builds and synthesizes. It needs no network: its dependencies are the repository's, and a VPC that was not looked up has two
+// made-up subnets.
 func TestConsumerOutsideTheRepository(t *testing.T) {
 	dir := t.TempDir()
 	repository, err := filepath.Abs("..")
@@ -217,37 +219,7 @@ func TestConsumerOutsideTheRepository(t *testing.T) {
 	const path = "github.com/openvidu-ha/openvidu-ha"
 	consumer := strings.Replace(string(module), "module "+path, "module example.com/consumer", 1) +
 		fmt.Sprintf("\nrequire %s v0.0.0\n\nreplace %s => %s\n", path, path, repository)
-	source := `package main
-
-import (
-	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
-	"github.com/aws/jsii-runtime-go"
-
-	openvidu "github.com/openvidu-ha/openvidu-ha/constructs"
-)
-
-func main() {
-	defer jsii.Close()
-	app := awscdk.NewApp(&awscdk.AppProps{Outdir: jsii.String("out")})
-	stack := awscdk.NewStack(app, jsii.String("Consumer"), nil)
-	vpc := awsec2.NewVpc(stack, jsii.String("Vpc"), nil)
-	masters := openvidu.NewMasterCluster(stack, jsii.String("Masters"), &openvidu.MasterClusterProps{
-		Vpc: vpc, DomainName: jsii.String("openvidu.example.com"),
-		License: awscdk.NewCfnParameter(stack, jsii.String("License"), &awscdk.CfnParameterProps{NoEcho: jsii.Bool(true)}).ValueAsString(),
-	})
-	fleet := openvidu.NewMediaFleet(stack, jsii.String("Fleet"), &openvidu.MediaFleetProps{Vpc: vpc, Masters: masters})
-	openvidu.NewMainLoadBalancer(stack, jsii.String("Main"), &openvidu.MainLoadBalancerProps{
-		LoadBalancerProps: openvidu.LoadBalancerProps{
-			Vpc:         vpc,
-			Certificate: awscertificatemanager.Certificate_FromCertificateArn(stack, jsii.String("Certificate"), jsii.String("arn:aws:acm:eu-west-1:123456789012:certificate/c")),
-		},
-		Masters: masters, Fleet: fleet,
-	})
-	app.Synth(nil)
-}
-`
+	source := documentedProgram(t)
 	for name, content := range map[string]string{"go.mod": consumer, "go.sum": string(sums), "main.go": source} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -255,12 +227,36 @@ func main() {
 	}
 	run := exec.Command("go", "run", ".")
 	run.Dir = dir
-	run.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	run.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off",
+		"CDK_OUTDIR=out", "CDK_DEFAULT_ACCOUNT=123456789012", "CDK_DEFAULT_REGION=eu-west-1") // as the CDK CLI says them
 	if output, err := run.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	p := &program{t: t, dir: filepath.Join(dir, "out")}
-	if got := len(ofType(p.read("Consumer").Resources, "AWS::AutoScaling::AutoScalingGroup")); got != 5 {
+	if got := len(ofType(p.read("Video").Resources, "AWS::AutoScaling::AutoScalingGroup")); got != 5 {
 		t.Errorf("%d groups", got)
 	}
+}
+
+// documentedProgram is the one whole program that stands in README.md, or in a page of docs.
+func documentedProgram(t *testing.T) string {
+	t.Helper()
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var programs []string
+	for _, page := range append(pages, "../README.md") {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile("(?s)\n```go\n(package main\n.*?)\n```\n").FindAllSubmatch(content, -1) {
+			programs = append(programs, string(found[1])+"\n")
+		}
+	}
+	if len(programs) != 1 {
+		t.Fatalf("%d whole programs stand in the documentation", len(programs))
+	}
+	return programs[0]
 }

@@ -46,7 +46,8 @@ type MasterClusterProps struct {
 	// the other. Default: MinIO on the volumes.
 	RecordingBuckets RecordingBuckets
 	// AdditionalInstallFlags for OpenVidu's installer on all nodes, after its own, like --force-utc-timezone. They count
-	// where OpenVidu is installed: on Media Nodes, and in the first life of a Master Node's slot. Default: none.
+	// where OpenVidu is installed: on Media Nodes, and in the first life of a Master Node's slot. They stand in the user data,
+	// see BeforeStart; one that is known at deployment only counts as 1,000 bytes (InstallFlagsLength). Default: none.
 	AdditionalInstallFlags *[]*string
 	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
 	// is restored wants the addresses that it was written with. Default: any free ones.

@@ -1,6 +1,7 @@
 package constructs
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -8,6 +9,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -30,8 +32,12 @@ const (
 	// slotTag tells a Master Node its slot (1 to 4) and its group's logical id.
 	slotTag = "OpenViduMasterSlot"
 
-	// maxBeforeStart leaves the user data well below its 16,384 bytes.
-	maxBeforeStart = 2000
+	// InstallFlagsLength is the most characters of AdditionalInstallFlags that are known at deployment only: they stand in the
+	// user data, so the parameter behind them needs this MaxLength.
+	InstallFlagsLength = 1000
+
+	// maxUserData is EC2's limit, in bytes, before base64.
+	maxUserData = 16384
 
 	// How long CloudFormation waits for a node: the node's own bounded waits end sooner, and say why. An hour is the
 	// longest PauseTime that CloudFormation allows.
@@ -53,17 +59,16 @@ type InstanceProps struct {
 	RootVolumeSize awscdk.Size
 	// BeforeStart are lines of bash that root runs on the node at every boot, between OpenVidu's installation and its start,
 	// with errexit, nounset and pipefail on: the place for configuration of one's own. A line that fails, fails the boot.
-	// They stand in the user data, 2,000 characters at most, so hold no secret. A change rolls the Master Nodes; Media Nodes
-	// take it as they are replaced. Default: none.
+	// They stand in the user data, so hold no secret. EC2 takes 16,384 bytes of it, which leaves about 2,000 on Master Nodes
+	// and 4,000 on Media Nodes for these lines and AdditionalInstallFlags together; more is refused. A value that is known at
+	// deployment only counts as 256 bytes. A change rolls the Master Nodes; Media Nodes take it as they are replaced.
+	// Default: none.
 	BeforeStart *[]*string
 }
 
 func (p InstanceProps) check(wrong *problems) {
 	if p.RootVolumeSize != nil {
 		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
-	}
-	if lines := p.beforeStart(); len(lines) > maxBeforeStart {
-		wrong.add("BeforeStart has %d characters: give %d at most, or download a longer script in it", len(lines), maxBeforeStart)
 	}
 }
 
@@ -78,6 +83,7 @@ type node struct {
 	policy     awsiam.PolicyDocument
 	logs       awslogs.ILogGroup
 	handle     awscdk.CfnWaitConditionHandle
+	secret     awssecretsmanager.ISecret
 	clusterTag *string
 }
 
@@ -102,6 +108,7 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 		role:       role,
 		policy:     policy,
 		logs:       shared.LogGroup(),
+		secret:     shared.Secret(),
 		handle:     awscdk.NewCfnWaitConditionHandle(scope, jsii.String("Ready"), nil),
 		clusterTag: cluster,
 	}
@@ -119,6 +126,56 @@ func (n node) header(scope constructs.Construct, masters MasterCluster, props In
 		bootstrap.Value("BEFORE_START", props.beforeStart()),
 		bootstrap.List("MASTER_IPS", values(*masters.PrivateIps())...),
 	}, masters.installs()...)
+}
+
+// token is a value that only CloudFormation knows, as it stands in a text.
+var token = regexp.MustCompile(`\$\{Token\[[^]]+\]\}`)
+
+// checkUserData panics when EC2 could refuse the user data, whatever the values are that only CloudFormation knows.
+func (n node) checkUserData(scope constructs.Construct, header []bootstrap.Var, props InstanceProps, scripts int) {
+	bytes := scripts + bootstrap.Longest(token, n.longest, header...)
+	if bytes <= maxUserData {
+		return
+	}
+	var wrong problems
+	wrong.add("the user data can have %d bytes, %d more than EC2 takes (%d): shorten BeforeStart, which has %d characters, or download a longer script in it; "+
+		"or shorten AdditionalInstallFlags", bytes, bytes-maxUserData, maxUserData, len(props.beforeStart()))
+	wrong.report(scope.Node().Scope(), scope.Node().Id())
+}
+
+// longest gives the most bytes of a variable's value that only CloudFormation knows.
+func (n node) longest(name string) int {
+	const (
+		region = 16  // us-isof-south-1 has 15
+		stack  = 128 // CloudFormation's limit
+		random = 13  // what CloudFormation appends to a name, with a hyphen
+	)
+	id := func(of constructs.IConstruct) int {
+		return len(*awscdk.Stack_Of(of).GetLogicalId(of.(awscdk.CfnElement)))
+	}
+	switch name {
+	case "REGION", "URL_SUFFIX": // amazonaws.com.cn has 16
+		return region
+	case "STACK":
+		return stack
+	case "SECRET_ARN": // after the name, Secrets Manager appends 7 more
+		return len("arn:aws-us-gov:secretsmanager::123456789012:secret:") + region + id(n.secret.Node().DefaultChild()) + random + 7
+	case "LOG_GROUP":
+		return stack + 1 + id(n.logs.Node().DefaultChild()) + random
+	case "WAIT_URL": // a presigned address: three times the region in its path, once in its query
+		return 500 + stack + id(n.handle)
+	case "MASTER_IPS":
+		return len("255.255.255.255")
+	case "ENI_IDS", "VOLUME_IDS":
+		return len("eni-0123456789abcdef0")
+	case "DISK_SIZE":
+		return len("65536")
+	case "REVISION":
+		return 16 // credentials.js
+	case "INSTALL_FLAGS":
+		return InstallFlagsLength
+	}
+	return 256
 }
 
 func values(pointers []*string) []string {
@@ -148,6 +205,7 @@ func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, 
 	if size == nil {
 		size = awscdk.Size_Gibibytes(jsii.Number(DefaultRootVolumeSize))
 	}
+	n.checkUserData(scope, header, props, len(bootstrap.Common)+len(roleScript))
 	text := bootstrap.Header(header...) + *script(scope, "Common", bootstrap.Common) + *script(scope, role, roleScript)
 	template := awsec2.NewLaunchTemplate(scope, jsii.String("LaunchTemplate"), &awsec2.LaunchTemplateProps{
 		InstanceType:            instanceType,

@@ -1,15 +1,23 @@
 package constructs_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/openvidu-ha/openvidu-ha/constructs"
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
 func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
@@ -73,44 +81,6 @@ func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
 	}
 }
 
-func TestSnapshotsAreTakenDailyAndRestored(t *testing.T) {
-	for _, c := range []struct {
-		days *float64
-		want any
-	}{{nil, 7.0}, {jsii.Number(30), 30.0}, {jsii.Number(0), nil}} {
-		p := newProgram(t, "a")
-		constructs.NewRecordingVolumes(p.stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
-			AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b"), SnapshotRetentionDays: c.days, SnapshotIds: jsii.Strings("snap-1", "snap-2"),
-		})
-		resources := p.resources()
-		policies := ofType(resources, "AWS::DLM::LifecyclePolicy")
-		var tags any
-		for i, volume := range ofType(resources, "AWS::EC2::Volume") {
-			if got := volume.Properties["SnapshotId"]; got != fmt.Sprint("snap-", i+1) {
-				t.Errorf("volume %d is made from %v", i+1, got)
-			}
-			tags = volume.Properties["Tags"]
-		}
-		if c.want == nil {
-			if len(policies) > 0 {
-				t.Errorf("there are snapshots: %v", policies)
-			}
-			continue
-		}
-		details := policies[0].Properties["PolicyDetails"].(map[string]any)
-		schedule := details["Schedules"].([]any)[0].(map[string]any)
-		if got := schedule["RetainRule"].(map[string]any)["Count"]; got != c.want {
-			t.Errorf("%v snapshots are kept, want %v", got, c.want)
-		}
-		if got := text(schedule["CreateRule"]); got != `{"Interval":24,"IntervalUnit":"HOURS","Times":["03:00"]}` {
-			t.Errorf("schedule: %s", got)
-		}
-		if schedule["CopyTags"] != true || text(details["TargetTags"]) != text(tags) {
-			t.Errorf("the policy looks for %s, the volumes carry %s", text(details["TargetTags"]), text(tags))
-		}
-	}
-}
-
 func TestWarmPoolIsOfItsSizeAndHoldsNodesBackUntilTheyAreInstalled(t *testing.T) {
 	p := newProgram(t, "a", "b")
 	masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), p.masterProps())
@@ -138,39 +108,137 @@ func TestWarmPoolIsOfItsSizeAndHoldsNodesBackUntilTheyAreInstalled(t *testing.T)
 	}
 }
 
-func TestWrongOptionsPanicWithEveryProblem(t *testing.T) {
-	p := newProgram(t, "a")
-	for name, c := range map[string]struct {
-		make func()
-		want []string
-	}{
-		"masters": {func() {
+// With the longest values that AWS can give, the longest lines that are taken still fit into what EC2 takes, and leave little of
+// it unused.
+func TestUserDataFitsWithTheLongestValues(t *testing.T) {
+	const limit = 16384
+	// A stack that knows neither account nor region: all that can be unknown is.
+	fresh := func() *program {
+		dir := t.TempDir()
+		app := awscdk.NewApp(&awscdk.AppProps{Outdir: &dir, AnalyticsReporting: jsii.Bool(false)})
+		stack := awscdk.NewStack(app, jsii.String("Own"), nil)
+		return &program{t, dir, app, stack, importVpc(stack, "a"), nil}
+	}
+	tries := 0
+	// try makes nodes with these lines, and gives the message of a panic. All ids are equally long: they are part of the values.
+	try := func(p *program, kind string, masters constructs.MasterCluster, lines string, flags ...string) (id, message string) {
+		tries++
+		id = fmt.Sprintf("%s%03d", kind, tries)
+		defer func() {
+			if r := recover(); r != nil {
+				message = fmt.Sprint(r)
+			}
+		}()
+		if kind == "Master" {
 			props := p.masterProps()
-			props.AdditionalInstallFlags = jsii.Strings("--good", "--bad 'x'", "plain")
-			props.PrivateIps = jsii.Strings("10.0.0.1")
-			props.BeforeStart = jsii.Strings(strings.Repeat("x", 2001))
-			constructs.NewMasterCluster(p.stack, jsii.String("M"), props)
-		}, []string{`AdditionalInstallFlags[1] is "--bad 'x'": give a flag like --name`, `AdditionalInstallFlags[2] is "plain"`,
-			"PrivateIps has 1 elements: give one for each of the 4 slots", "BeforeStart has 2001 characters: give 2000 at most"}},
-		"volumes": {func() {
-			constructs.NewRecordingVolumes(p.stack, jsii.String("V"), &constructs.RecordingVolumesProps{
-				AvailabilityZones: jsii.Strings("a", "b"), SnapshotIds: jsii.Strings("snap-1"), SnapshotRetentionDays: jsii.Number(1001)})
-		}, []string{"SnapshotIds has 1 elements: give one for each of the 2 slots", "SnapshotRetentionDays is 1001: give a whole number from 0 to 1000"}},
-		"fleet": {func() {
-			constructs.NewMediaFleet(p.stack, jsii.String("F"), &constructs.MediaFleetProps{Vpc: p.vpc, WarmPoolSize: jsii.Number(-1)})
-		}, []string{"Masters is required", "WarmPoolSize is -1: give a whole number from 0 to 1000"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			defer func() {
-				got := fmt.Sprint(recover())
-				for _, want := range c.want {
-					if !strings.Contains(got, want) {
-						t.Errorf("the message lacks %q:\n%s", want, got)
-					}
+			props.BeforeStart, props.AdditionalInstallFlags = jsii.Strings(lines), jsii.Strings(flags...)
+			constructs.NewMasterCluster(p.stack, &id, props)
+		} else {
+			constructs.NewMediaFleet(p.stack, &id, &constructs.MediaFleetProps{
+				Vpc: p.vpc, Masters: masters, InstanceProps: constructs.InstanceProps{BeforeStart: jsii.Strings(lines)}})
+		}
+		return id, ""
+	}
+	for kind, least := range map[string]int{"Master": 1900, "Media": 3800} {
+		t.Run(kind, func(t *testing.T) {
+			p := fresh()
+			masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters01"), p.masterProps())
+			x := func(count int) string { return strings.Repeat("x", count) }
+
+			// The message says by how much it is too long.
+			id, message := try(p, kind, masters, x(9000))
+			found := regexp.MustCompile(`, (\d+) more than EC2 takes \(16384\)`).FindStringSubmatch(message)
+			if found == nil || !strings.HasPrefix(message, "Own/"+id+":") || !strings.Contains(message, "BeforeStart, which has 9000 characters") {
+				t.Fatalf("the message is %q", message)
+			}
+			over, _ := strconv.Atoi(found[1])
+			longest := 9000 - over
+			t.Logf("%d characters are left", longest)
+			if longest < least {
+				t.Errorf("%d characters are left, not %d, as the documentation has it", longest, least)
+			}
+			unknown := *awscdk.Aws_PARTITION()
+			flags := *awscdk.NewCfnParameter(p.stack, jsii.String("Flags"), nil).ValueAsString()
+			for _, c := range []struct {
+				what  string
+				fits  bool
+				lines string
+				flags []string
+			}{
+				{"a character more", false, x(longest + 1), nil},
+				{"quotes, which take four bytes each", false, strings.Repeat("'", longest/4+1), nil},
+				{"letters of two bytes", false, strings.Repeat("é", longest/2+1), nil},
+				{"a value of 256 bytes", true, x(longest-256) + unknown, nil},
+				{"a value of 256 bytes and a character", false, x(longest-255) + unknown, nil},
+				{"a flag", true, x(longest - 6), []string{"--flag"}},
+				{"a flag and a character", false, x(longest - 5), []string{"--flag"}},
+				{"flags of 1,000 bytes", true, x(longest - 1000), []string{flags}},
+				{"flags of 1,000 bytes and a character", false, x(longest - 999), []string{flags}},
+			} {
+				if c.flags != nil && kind != "Master" {
+					continue // they are the masters'
 				}
-			}()
-			c.make()
-			t.Error("no panic")
+				if _, message := try(p, kind, masters, c.lines, c.flags...); (message == "") != c.fits {
+					t.Errorf("%s: the message is %q", c.what, message)
+				}
+			}
+
+			p = fresh()
+			masters = constructs.NewMasterCluster(p.stack, jsii.String("Masters01"), p.masterProps())
+			if _, message := try(p, kind, masters, x(longest)); message != "" {
+				t.Fatal(message)
+			}
+			if bytes := largestUserData(t, p); bytes > limit || bytes < limit-100 {
+				t.Errorf("the user data has %d bytes, with %d characters of its own", bytes, longest)
+			}
 		})
 	}
+}
+
+// largestUserData of a program, with the longest values that AWS gives.
+func largestUserData(t *testing.T, p *program) int {
+	t.Helper()
+	p.app.Synth(nil)
+	content, err := os.ReadFile(filepath.Join(p.dir, "Own.template.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source cfn.Template
+	if err := json.Unmarshal(content, &source); err != nil {
+		t.Fatal(err)
+	}
+	const region, suffix, partition = "us-isof-south-1", "amazonaws.com.cn", "aws-us-gov" // never together, but none is longer
+	stack := strings.Repeat("s", 128)
+	random := "-" + strings.Repeat("r", 12)
+	stackId := "arn:" + partition + ":cloudformation:" + region + ":123456789012:stack/" + stack + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+	var d *cfn.Deployment
+	d = cfn.Deploy(source, map[string]any{"AWS::Region": region, "AWS::URLSuffix": suffix, "AWS::Partition": partition, "AWS::StackName": stack, "AWS::StackId": stackId},
+		func(id, attribute string) any {
+			switch cfn.At(d.Resources[id], "Type") {
+			case "AWS::SecretsManager::Secret":
+				return "arn:" + partition + ":secretsmanager:" + region + ":123456789012:secret:" + id + random + "-AbCdEf"
+			case "AWS::Logs::LogGroup":
+				return stack + "-" + id + random
+			case "AWS::CloudFormation::WaitConditionHandle":
+				return "https://cloudformation-waitcondition-" + region + ".s3." + region + "." + suffix + "/" + url.QueryEscape(stackId[:strings.LastIndex(stackId, ":stack/")]) + "%3Astack/" +
+					stack + "/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/" + id + "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261124T000000Z&X-Amz-SignedHeaders=host" +
+					"&X-Amz-Expires=86399&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261124%2F" + region + "%2Fs3%2Faws4_request&X-Amz-Signature=" + strings.Repeat("a", 64)
+			case "AWS::EC2::NetworkInterface":
+				if attribute == "PrimaryPrivateIpAddress" {
+					return "255.255.255.255"
+				}
+				return "eni-0123456789abcdef0"
+			case "AWS::EC2::Volume":
+				return "vol-0123456789abcdef0"
+			}
+			if attribute == "Revision" {
+				return "0123456789abcdef"
+			}
+			return id + "." + attribute
+		}, t.Errorf)
+	bytes := 0
+	for _, launch := range d.OfType("AWS::EC2::LaunchTemplate") {
+		bytes = max(bytes, len(cfn.At(launch, "LaunchTemplateData", "UserData").(string)))
+	}
+	return bytes
 }

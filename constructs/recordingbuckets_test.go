@@ -1,7 +1,6 @@
 package constructs_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -73,19 +72,4 @@ func TestRecordingsStayOnTheVolumesByDefault(t *testing.T) {
 	if len(ofType(resources, "AWS::S3::Bucket")) > 0 || strings.Contains(text(resources), "EXTERNAL_S3_BUCKET_APP_DATA\":") {
 		t.Error("there are buckets, or settings for them")
 	}
-}
-
-func TestWrongBucketsPanic(t *testing.T) {
-	p := newProgram(t, "a")
-	defer func() {
-		got := fmt.Sprint(recover())
-		for _, want := range []string{"Own/B:", `AppDataBucketName is "Mine": give the name of a bucket`, `ClusterDataBucketName is "Mine", like AppDataBucketName`} {
-			if !strings.Contains(got, want) {
-				t.Errorf("the message lacks %q:\n%s", want, got)
-			}
-		}
-	}()
-	constructs.NewRecordingBuckets(p.stack, jsii.String("B"), &constructs.RecordingBucketsProps{
-		AppDataBucketName: jsii.String("Mine"), ClusterDataBucketName: jsii.String("Mine"),
-	})
 }

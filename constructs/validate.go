@@ -63,7 +63,7 @@ func (p *problems) otherStack(scope constructs.Construct, prop string, given con
 }
 
 // report panics once with all problems, named after the construct that is being made.
-func (p *problems) report(scope constructs.Construct, id *string) {
+func (p *problems) report(scope constructs.IConstruct, id *string) {
 	if len(*p) == 0 {
 		return
 	}

@@ -15,12 +15,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/moto"
 )
 
 const repository = "../.."
 
-var publisher, moto string // the command's binary, the server's address
+var publisher, server string // the command's binary, the server's address
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -36,29 +37,11 @@ func run(m *testing.M) int {
 	if output, err := build.CombinedOutput(); err != nil {
 		must(fmt.Errorf("%w\n%s", err, output))
 	}
-	for key, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": os.DevNull,
-	} {
-		must(os.Setenv(key, value))
-	}
-
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, stop, err := moto.Start()
 	must(err)
-	address := listener.Addr().String()
-	must(listener.Close())
-	moto = "http://" + address
-	host, port, _ := net.SplitHostPort(address)
-	server := exec.Command("moto_server", "-H", host, "-p", port)
-	must(server.Start())
-	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		if response, err := http.Get(moto + "/moto-api/"); err == nil {
-			must(response.Body.Close())
-			return m.Run()
-		} else if time.Now().After(deadline) {
-			must(fmt.Errorf("moto_server does not answer: %w", err))
-		}
-	}
+	defer stop()
+	server = address
+	return m.Run()
 }
 
 func must(err error) {
@@ -69,7 +52,7 @@ func must(err error) {
 
 // call S3 as the account's owner would; moto looks at the region of a signature, not at the signature.
 func call(method, path, body string) (int, string) {
-	request, err := http.NewRequest(method, moto+"/"+path, strings.NewReader(body))
+	request, err := http.NewRequest(method, server+"/"+path, strings.NewReader(body))
 	must(err)
 	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20250101/eu-west-1/s3/aws4_request")
 	response, err := http.DefaultClient.Do(request)
@@ -140,54 +123,16 @@ func refused(t *testing.T, why string, arguments ...string) {
 	}
 }
 
-func TestMakePublish(t *testing.T) {
-	t.Parallel()
-	name := bucket(t)
-	make := exec.Command("make", "publish", "BUCKET="+name, "PREFIX=templates", "PARAMETERS=docs/parameters.example.json")
-	make.Dir = repository
-	make.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+moto) // the CLI's own setting: the command believes that this is AWS
-	output, err := make.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	template, err := os.ReadFile(filepath.Join(repository, "cdk.out/OpenViduHA.template.json"))
-	must(err)
-	var synthesized struct {
-		Description string
-		Metadata    struct{ OpenViduHA struct{ Version string } }
-	}
-	must(json.Unmarshal(template, &synthesized))
-	version := synthesized.Metadata.OpenViduHA.Version
-	if !strings.Contains(synthesized.Description, " "+version) {
-		t.Errorf("version %q is not in the description %q", version, synthesized.Description)
-	}
-	if object(t, name, "templates/"+version) != string(template) {
-		t.Error("what is published is not what was synthesized")
-	}
-	if latest := object(t, name, "templates/latest"); latest != string(template) {
-		t.Error("latest is not the only version")
-	}
-	for _, want := range []string{
-		"https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/quickcreate?",
-		"param_DomainName=openvidu.example.com",
-		"templateURL=" + url.QueryEscape("https://"+name+".s3.eu-west-1.amazonaws.com/templates/"+version+"/openvidu-ha.template.json"),
-	} {
-		if !strings.Contains(string(output), want) {
-			t.Errorf("no %s in\n%s", want, output)
-		}
-	}
-}
-
 func TestVersionIsNeverOverwritten(t *testing.T) {
 	t.Parallel()
 	name := bucket(t)
 	first, other := write(t, "1.0.0", "first"), write(t, "1.0.0", "other")
-	succeeds(t, "-bucket", name, "-endpoint", moto, "-template", first)
-	if output := succeeds(t, "-bucket", name, "-endpoint", moto, "-template", first); !strings.Contains(output, "there already, with the same content") {
+	succeeds(t, "-bucket", name, "-endpoint", server, "-template", first)
+	if output := succeeds(t, "-bucket", name, "-endpoint", server, "-template", first); !strings.Contains(output, "there already, with the same content") {
 		t.Error(output)
 	}
 	published := object(t, name, "1.0.0")
-	refused(t, "raise it in version.go", "-bucket", name, "-endpoint", moto, "-template", other)
+	refused(t, "raise it in version.go", "-bucket", name, "-endpoint", server, "-template", other)
 
 	// Somebody else publishes between the look and the write: the look finds nothing, the write must.
 	blind := front(t, func(r *http.Request) bool { return r.URL.Query().Has("list-type") }, func(w http.ResponseWriter) {
@@ -210,7 +155,7 @@ func TestLatestIsTheNewestStable(t *testing.T) {
 		{"0.9.1", "0.10.0"},
 		{"1.0.0-rc.1", "0.10.0"},
 	} {
-		succeeds(t, "-bucket", name, "-endpoint", moto, "-template", write(t, c.version, ""))
+		succeeds(t, "-bucket", name, "-endpoint", server, "-template", write(t, c.version, ""))
 		if got := object(t, name, "latest"); !strings.Contains(got, `"`+c.latest+`"`) {
 			t.Errorf("after %s: latest is %s, want %s", c.version, got, c.latest)
 		}
@@ -252,25 +197,25 @@ func TestNothingIsUploadedThatIsWrong(t *testing.T) {
 	name := bucket(t)
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	must(os.WriteFile(bad, []byte(`{"Metadata":{"OpenViduHA":{"Version":"1.0.0"}},"Resources":{"A":{"Type":"AWS::EC2::Volume"}}}`), 0o600))
-	refused(t, "cfn-lint", "-bucket", name, "-endpoint", moto, "-template", bad)
-	refused(t, `its version is "1.0"`, "-bucket", name, "-endpoint", moto, "-template", write(t, "1.0", ""))
+	refused(t, "cfn-lint", "-bucket", name, "-endpoint", server, "-template", bad)
+	refused(t, `its version is "1.0"`, "-bucket", name, "-endpoint", server, "-template", write(t, "1.0", ""))
 	secret := filepath.Join(t.TempDir(), "values.json")
 	must(os.WriteFile(secret, []byte(`{"Parameters":{"OpenViduLicense":"x"}}`), 0o600))
-	refused(t, "OpenViduLicense is secret", "-bucket", name, "-endpoint", moto, "-parameters", secret,
+	refused(t, "OpenViduLicense is secret", "-bucket", name, "-endpoint", server, "-parameters", secret,
 		"-template", filepath.Join(repository, "testdata/OpenViduHA.template.json"))
 	for _, version := range []string{"1.0.0", "1.0", "0.1.0"} {
 		if object(t, name, version) != "" {
 			t.Errorf("%s was uploaded", version)
 		}
 	}
-	refused(t, "NoSuchBucket", "-bucket", "nobody", "-endpoint", moto, "-template", write(t, "1.0.0", ""))
+	refused(t, "NoSuchBucket", "-bucket", "nobody", "-endpoint", server, "-template", write(t, "1.0.0", ""))
 	refused(t, "no bucket is given")
 }
 
 // front is moto, except for what it answers itself.
 func front(t *testing.T, itself func(*http.Request) bool, answer func(http.ResponseWriter)) string {
 	t.Helper()
-	target, err := url.Parse(moto)
+	target, err := url.Parse(server)
 	must(err)
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

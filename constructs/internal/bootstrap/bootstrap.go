@@ -8,6 +8,7 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -59,6 +60,20 @@ func Header(vars ...Var) string {
 		}
 	}
 	return b.String()
+}
+
+// Longest gives the bytes of the header when each unknown in it, which the pattern finds, is as long as longest says of its
+// variable.
+func Longest(unknown *regexp.Regexp, longest func(name string) int, vars ...Var) int {
+	var known []Var
+	for _, v := range vars {
+		words := make([]string, len(v.words))
+		for i, word := range v.words {
+			words[i] = unknown.ReplaceAllLiteralString(word, strings.Repeat("x", longest(v.name)))
+		}
+		known = append(known, Var{name: v.name, words: words, list: v.list})
+	}
+	return len(Header(known...))
 }
 
 // minify panics on a script that does not parse: the scripts are part of the program.
