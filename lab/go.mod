@@ -4,12 +4,14 @@ go 1.25.0
 
 replace github.com/openvidu-ha/openvidu-ha => ../
 
-require github.com/openvidu-ha/openvidu-ha v0.0.0-00010101000000-000000000000
+require (
+	github.com/fxamacker/cbor/v2 v2.10.0
+	github.com/openvidu-ha/openvidu-ha v0.0.0-00010101000000-000000000000
+)
 
 require (
 	github.com/aws/amazon-ec2-metadata-mock v1.13.0 // indirect
 	github.com/fsnotify/fsnotify v1.8.0 // indirect
-	github.com/fxamacker/cbor/v2 v2.10.0 // indirect
 	github.com/gorilla/mux v1.8.1 // indirect
 	github.com/hashicorp/hcl v1.0.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
