@@ -126,8 +126,15 @@ func prepare() {
 	must(err)
 	installed, err := os.Stat(filepath.Join(modules, ".package-lock.json"))
 	if err != nil || installed.ModTime().Before(wanted.ModTime()) {
-		_, err := run("npm", "install", "--no-fund", "--no-audit", "--silent", "--no-package-lock")
-		must(err)
+		for try := 1; ; try++ {
+			_, err := run("npm", "install", "--no-fund", "--no-audit", "--loglevel=error", "--no-package-lock")
+			if err == nil {
+				break
+			}
+			if try == 3 { // a registry may fail for a moment
+				must(err)
+			}
+		}
 		now := time.Now()
 		must(os.Chtimes(filepath.Join(modules, ".package-lock.json"), now, now))
 	}
