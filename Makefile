@@ -1,7 +1,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help synth test bench lab lab-breaks deploy publish upgrade-notes schemas pictures lint fmt vuln
+.PHONY: help synth test bench lab lab-breaks deploy publish upgrade-notes schemas lint fmt vuln
 
 # The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -50,6 +50,7 @@ schemas: ## renew what upgrade-notes knows of CloudFormation (needs python3 with
 	python3 internal/upgrade/schemas.py cdk.out/OpenViduHA.template.json >internal/upgrade/replacing.json.new
 	mv internal/upgrade/replacing.json.new internal/upgrade/replacing.json
 
+.PHONY: pictures
 # Each picture ends with the checksum of its source, by which a test knows that it was drawn since.
 pictures: ## draw docs/pictures/*.svg from their .dot sources (needs graphviz)
 	@for source in docs/pictures/*.dot; do \
