@@ -53,6 +53,12 @@ schemas: ## renew what upgrade-notes knows of CloudFormation (needs python3 with
 	python3 internal/upgrade/schemas.py cdk.out/OpenViduHA.template.json >internal/upgrade/replacing.json.new
 	mv internal/upgrade/replacing.json.new internal/upgrade/replacing.json
 
+.PHONY: pictures
+# Each picture ends with the checksum of its source, by which a test knows that it was drawn since.
+pictures: ## draw docs/pictures/*.svg from their .dot sources (needs graphviz)
+	@for source in docs/pictures/*.dot; do \
+	{ neato -n2 -Tsvg "$$source"; echo "<!-- drawn from $$(sha256sum <"$$source" | cut -d' ' -f1) -->"; } >"$${source%.dot}.svg"; done
+
 lint: ## golangci-lint on the Go code, shfmt on the scripts
 	$(GOLANGCI_LINT) run ./...
 	cd lab && $(GOLANGCI_LINT) run ./...
