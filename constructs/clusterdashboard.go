@@ -19,7 +19,7 @@ type ClusterDashboardProps struct {
 	LoadBalancer MainLoadBalancer
 }
 
-// ClusterDashboard is a CloudWatch dashboard: CPU of the Media Nodes beside its target, healthy nodes, fullest data volume,
+// ClusterDashboard is a CloudWatch dashboard: CPU of the Media Nodes beside its target, healthy nodes, fullest volume,
 // longest drain, and the traffic of the main load balancer.
 type ClusterDashboard interface {
 	constructs.Construct

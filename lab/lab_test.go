@@ -116,7 +116,7 @@ func outside() int {
 func prepare() {
 	for _, tool := range []string{"moto_server", "aws", "node", "npm", "ip", "nsenter", "losetup", "mkfs.xfs", "mkfs.ext4", "xfs_io", "jq", "curl", "python3", "pgrep", "systemd-analyze"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			fmt.Fprintf(os.Stderr, "the lab needs %s (moto: pip install 'moto[server]'; see README.md, The lab)\n", tool)
+			fmt.Fprintf(os.Stderr, "the lab needs %s (moto: pip install 'moto[server]'; see docs/lab.md)\n", tool)
 			os.Exit(1)
 		}
 	}
