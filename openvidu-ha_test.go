@@ -23,9 +23,9 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
-// budget of the template, in bytes. .ci/run reads it here. A third of it is the code of the nodes and functions, which a template
-// without assets must hold itself. OpenVidu's own template (3.8.0) has 101,952 bytes when minified alike.
-const budget = 100000
+// budget of the template, in bytes. .ci/run reads it here. It is what OpenVidu's own template (3.8.0) has when minified alike. A
+// third is the code of nodes and functions, which a template without assets must hold itself.
+const budget = 101952
 
 var (
 	update      = flag.Bool("update", false, "write the golden template anew (and fail, so that nobody forgets to look)")
@@ -177,7 +177,7 @@ func triedValues() []tried {
 		{"TurnCertificateARN", []string{"", arn}, []string{"x", arn + "," + arn}},
 		{"OpenViduLicense", []string{"abc-DEF-123"}, []string{"", " ", "a b"}},
 		{"RTCEngine", []string{"pion", "mediasoup"}, []string{"", "Pion", "kurento"}},
-		{"OpenViduVersion", []string{"3.9.0", "3.10.12"}, []string{"", "latest", "3.9", "v3.9.0", "3.9.0-beta1"}},
+		{"OpenViduVersion", []string{"3.9.0", "3.10.12", "3.8.0", "4.0.0", "10.2.0"}, []string{"", "latest", "3.9", "v3.9.0", "3.9.0-beta1", "3.7.9", "2.30.0", "0.9.0"}},
 		{"MasterNodeInstanceType", []string{"c6a.xlarge", "m7gd.metal-48xl", "u-6tb1.112xlarge", "g4dn.xlarge"}, []string{"", "c6a", "C6A.xlarge", "c6a.xlarge; rm"}},
 		{"MediaNodeInstanceType", []string{"c7gn.16xlarge"}, []string{"large"}},
 		{"SshAccessCidr", []string{"", "203.0.113.7/32", "0.0.0.0/0"}, []string{"203.0.113.7", "300.0.0.1/8", "10.0.0.0/33", "any"}},
@@ -643,8 +643,9 @@ func TestRecordingsGoToTheBucketsThatParametersChoose(t *testing.T) {
 		}
 	}
 	for id, resource := range synthesized.Section("Resources") {
-		if cfn.At(resource, "Type") == "AWS::S3::Bucket" && (cfn.At(resource, "DeletionPolicy") != "RetainExceptOnCreate" || cfn.At(resource, "UpdateReplacePolicy") != "Retain") {
-			t.Errorf("%s is deleted with the stack, recordings and all: %v", id, resource)
+		// Also when a creation is rolled back, since CloudFormation deletes no bucket that holds something; with what keeps it closed.
+		if strings.HasPrefix(cfn.At(resource, "Type").(string), "AWS::S3::Bucket") && (cfn.At(resource, "DeletionPolicy") != "Retain" || cfn.At(resource, "UpdateReplacePolicy") != "Retain") {
+			t.Errorf("%s goes with the stack: %v", id, resource)
 		}
 	}
 }
@@ -915,11 +916,14 @@ func equalRoles(t *testing.T, what string, parameters map[string]any, without st
 	}
 	stack := d.Values["AWS::StackId"].(string)
 	cluster := " if map[StringEquals:map[aws:ResourceTag/OpenViduCluster:" + stack + "/Master]]"
+	fleet := " if map[Null:map[aws:ResourceTag/OpenViduMasterSlot:true] StringEquals:map[aws:ResourceTag/OpenViduCluster:" + stack + "/Master]]"
 	ec2 := "arn:aws:ec2:*:*:"
 	metrics := " cloudwatch:PutMetricData * if map[StringEquals:map[cloudwatch:namespace:OpenVidu]]"
 	want := []string{
 		"PreflightFunctionRole ec2:DescribeSnapshots *",
 		"PreflightFunctionRole s3:GetBucketLocation arn:aws:s3:::*",
+		"PreflightFunctionRole route53:GetHostedZone arn:aws:route53:::hostedzone/*",
+		"MasterRole kms:CreateGrant arn:aws:kms:eu-west-1:123456789012:key/* if map[Bool:map[kms:GrantIsForAWSResource:true] StringEquals:map[kms:ViaService:ec2.eu-west-1.amazonaws.com]]",
 		"VolumesSnapshotRole arn:aws:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole",
 		"MasterRole logs:DescribeLogStreams MasterInfoLogs.Arn",
 		"MasterRole" + metrics,
@@ -951,9 +955,9 @@ func equalRoles(t *testing.T, what string, parameters map[string]any, without st
 		"MediaRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
 		"MediaRole logs:CreateLogStream MasterInfoLogs.Arn",
 		"MediaRole logs:PutLogEvents MasterInfoLogs.Arn",
-		"MediaRole autoscaling:CompleteLifecycleAction *" + cluster,
-		"MediaRole autoscaling:RecordLifecycleActionHeartbeat *" + cluster,
-		"MediaRole autoscaling:SetInstanceHealth *" + cluster,
+		"MediaRole autoscaling:CompleteLifecycleAction *" + fleet,
+		"MediaRole autoscaling:RecordLifecycleActionHeartbeat *" + fleet,
+		"MediaRole autoscaling:SetInstanceHealth *" + fleet,
 	}
 	for i := 1; i <= 4; i++ {
 		want = append(want,
@@ -1008,18 +1012,17 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 	if !reflect.DeepEqual(media["VPCZoneIdentifier"], []any{"subnet-a", "subnet-c"}) {
 		t.Errorf("fleet: subnets %v", media["VPCZoneIdentifier"])
 	}
-	hook := []any{map[string]any{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"}}
-	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hook) {
-		t.Errorf("fleet: hook %v", media["LifecycleHookSpecificationList"])
+	hooks := []any{
+		map[string]any{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"},
+		map[string]any{"LifecycleHookName": "ready", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING", "HeartbeatTimeout": 3600.0, "DefaultResult": "ABANDON"},
+	}
+	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hooks) {
+		t.Errorf("fleet: hooks %v", media["LifecycleHookSpecificationList"])
 	}
 	if pools := d.OfType("AWS::AutoScaling::WarmPool"); len(pools) > 0 {
 		t.Errorf("a warm pool by default: %v", pools)
 	}
 	warm := deploy(t, with(map[string]any{"WarmPoolSize": 2.0}), nil)
-	ready := map[string]any{"LifecycleHookName": "ready", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING", "HeartbeatTimeout": 3600.0, "DefaultResult": "ABANDON"}
-	if got := warm.OfType("AWS::AutoScaling::AutoScalingGroup")["OpenViduMediaNodeASG"]["LifecycleHookSpecificationList"]; !reflect.DeepEqual(got, append(hook, ready)) {
-		t.Errorf("fleet with a warm pool: hooks %v", got)
-	}
 	pool := map[string]any{"AutoScalingGroupName": "OpenViduMediaNodeASG.", "MinSize": 2.0, "MaxGroupPreparedCapacity": 2.0, "PoolState": "Stopped"}
 	if got := warm.OfType("AWS::AutoScaling::WarmPool")["MediaWarmPool"]; !reflect.DeepEqual(got, pool) {
 		t.Errorf("warm pool: %v", got)
@@ -1132,7 +1135,7 @@ func TestChecksGetEveryParameterTheyTellOf(t *testing.T) {
 	want := map[string]any{"ServiceToken": "PreflightFunction.Arn", "ServiceTimeout": "600"}
 	for _, name := range []string{"OpenViduVPC", "OpenViduMasterNodeSubnets", "OpenViduMediaNodeSubnets", "LoadBalancerSubnets", "AmiId",
 		"MasterNodeRootVolumeSize", "MediaNodeRootVolumeSize", "MasterNodeInstanceType", "MediaNodeInstanceType", "InitialNumberOfMediaNodes",
-		"MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "DomainName", "OpenViduCertificateARN", "TurnDomainName", "TurnCertificateARN",
+		"MinNumberOfMediaNodes", "MaxNumberOfMediaNodes", "WarmPoolSize", "HostedZoneId", "DomainName", "OpenViduCertificateARN", "TurnDomainName", "TurnCertificateARN",
 		"DiskSize", "RetainVolumes", "RecordingsStorage", "S3AppDataBucketName", "S3ClusterDataBucketName", "VolumeSnapshotIds", "RestoredSharedInfoArn"} {
 		parameters[name] = "the " + name
 		want[name] = "the " + name

@@ -74,7 +74,7 @@ var parameterTable = []parameter{
 		Description:           jsii.String("Release to install first; later OPENVIDU_VERSION in the secret counts."),
 		Default:               constructs.DefaultOpenViduVersion,
 		AllowedPattern:        jsii.String(constructs.VersionPattern),
-		ConstraintDescription: jsii.String("Give a release, like 3.9.0."),
+		ConstraintDescription: jsii.String("Give a release from 3.8.0 on, like 3.9.0."),
 	}},
 	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin")},
 	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet")},

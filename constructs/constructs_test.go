@@ -435,7 +435,7 @@ func TestWrongPropsPanicOnceWithEveryProblem(t *testing.T) {
 				OpenViduVersion: jsii.String("latest"), InstallerUrl: jsii.String("http://get.example.com"),
 			})
 		}, []string{"Own/Video/M:", "Vpc is required", `DomainName is "https://x": give a fully qualified`, `TurnDomainName is "turn"`, "License is required",
-			`RtcEngine is "kurento": give pion or mediasoup`, `OpenViduVersion is "latest": give a release, like 3.9.0`, `InstallerUrl is "http://get.example.com": give an https address`}},
+			`RtcEngine is "kurento": give pion or mediasoup`, `OpenViduVersion is "latest": give a release from 3.8.0 on, like 3.9.0`, `InstallerUrl is "http://get.example.com": give an https address`}},
 		"too many subnets": {func() {
 			props := six.masterProps()
 			props.VpcSubnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}

@@ -293,7 +293,7 @@ func ExampleNewRecordingBuckets() {
 	// Output:
 	// [s3:GetBucketLocation s3:ListBucket s3:ListBucketMultipartUploads]
 	// [s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:ListMultipartUploadParts s3:PutObject]
-	// made: map[Status:Enabled] RetainExceptOnCreate
+	// made: map[Status:Enabled] Retain
 	// recordings: my-recordings
 }
 

@@ -119,6 +119,11 @@ func chinaCondition(scope constructs.Construct) awscdk.CfnCondition {
 	})
 }
 
+// keepConnections is for calls and streams, which live in one connection: a failed health check must not cut it.
+func keepConnections(targets nlb.NetworkTargetGroup) {
+	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
+}
+
 // newTargetGroup is for instances; their health is checked over HTTP on a port of its own.
 func newTargetGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, port, healthPort int, healthPath string, deregistration awscdk.Duration) nlb.NetworkTargetGroup {
 	return nlb.NewNetworkTargetGroup(scope, &id, &nlb.NetworkTargetGroupProps{

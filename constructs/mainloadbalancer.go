@@ -79,6 +79,7 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	// A stream goes on for as long as the Media Node drains.
 	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
+	keepConnections(rtmp)
 	m.media = rtmp.TargetGroupFullName()
 	props.Fleet.attach(rtmp, nil)
 	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, m.tls, rtmp)
@@ -90,6 +91,7 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 func (m *mainBalancer) turnOnMain(props *MainLoadBalancerProps, group awsec2.SecurityGroup, https nlb.CfnListener,
 	api nlb.NetworkTargetGroup, toMasters func(id string, port int) nlb.NetworkTargetGroup, when awscdk.CfnCondition) {
 	tls := toMasters("MastersTls", masterTlsPort)
+	keepConnections(tls)
 	http := m.balancer.AddListener(jsii.String("Http"), &nlb.BaseNetworkListenerProps{
 		Port:                jsii.Number(listenerHttpPort),
 		Protocol:            nlb.Protocol_TCP,

@@ -33,7 +33,7 @@ type MasterClusterProps struct {
 	TurnDomainName *string
 	// RtcEngine of the Media Nodes: pion, or mediasoup (experimental). Default: pion.
 	RtcEngine *string
-	// OpenViduVersion to install first, like 3.9.0. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
+	// OpenViduVersion to install first, 3.8.0 or newer. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
 	// with the way to upgrade. Default: 3.9.0.
 	OpenViduVersion *string
 	// InitialMeetAdminPassword of OpenVidu Meet's user admin. It counts at creation only; change it in OpenVidu Meet later.
@@ -127,7 +127,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	wrong.match("TurnDomainName", props.TurnDomainName, optionalDomainPattern, "give a fully qualified domain name, like turn.example.com")
 	wrong.required("License", props.License == nil || *props.License == "", "give the license key of your OpenVidu account")
 	wrong.match("RtcEngine", props.RtcEngine, enginePattern, "give pion or mediasoup")
-	wrong.match("OpenViduVersion", props.OpenViduVersion, versionPattern, "give a release, like "+DefaultOpenViduVersion)
+	wrong.match("OpenViduVersion", props.OpenViduVersion, versionPattern, "give a release from 3.8.0 on, like "+DefaultOpenViduVersion)
 	installer := or(props.InstallerUrl, DefaultInstallerUrl)
 	if !strings.HasPrefix(installer, "https://") || strings.ContainsAny(installer, "'\n ") {
 		wrong.add("InstallerUrl is %q: give an https address", installer)
@@ -214,6 +214,8 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:*:*:instance/*]")
 	compliance.Accept(c.nodes.role, "Each names one interface or volume: an id belongs to one region and account.",
 		`AwsSolutions-IAM5[/^Resource::\["arn:\$\{AWS::Partition\}:ec2:\*:\*:(network-interface|volume)/\$\{Id\}"/]`)
+	compliance.Accept(c.nodes.role, "Which key encrypts volumes by default is the account's to choose; grants are for EC2 alone, by a condition.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]")
 	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 
 	header := append(c.nodes.header(c, c, props.InstanceProps),

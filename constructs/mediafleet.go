@@ -27,6 +27,7 @@ const (
 	// more than the 48 hours that a hook may last at most.
 	drainHeartbeatSeconds = 3600
 	// readyHook holds a Media Node back from service, or from being stopped in the warm pool, until it says that it is ready.
+	// With it always there, a change of the warm pool's size has no moment in which a node counts before it is installed.
 	readyHook = "ready"
 	// warmupSeconds until the CPU of a new Media Node counts: it installs OpenVidu meanwhile.
 	warmupSeconds = 300
@@ -117,8 +118,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	f.nodes.policy.AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Actions: jsii.Strings("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 			"autoscaling:SetInstanceHealth"),
-		Resources:  jsii.Strings("*"),
-		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag}},
+		Resources: jsii.Strings("*"),
+		Conditions: &map[string]any{
+			"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag},
+			"Null":         map[string]any{"aws:ResourceTag/" + slotTag: "true"}, // not the masters' groups
+		},
 	}))
 
 	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
@@ -149,12 +153,14 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	f.fleet.Node().AddDependency(shared.Filled())
 	resource := f.fleet.Node().DefaultChild().(awsautoscaling.CfnAutoScalingGroup)
 	resource.SetDesiredCapacity(numberText(initial))
-	// Inside the group, not a resource of its own: so no Media Node ever lives without it.
-	hooks := []any{lifecycleHook(drainHook, "TERMINATING", drainHeartbeatSeconds, "CONTINUE")}
+	// Inside the group, not resources of their own: so no Media Node ever lives without them.
+	resource.SetLifecycleHookSpecificationList([]any{
+		lifecycleHook(drainHook, "TERMINATING", drainHeartbeatSeconds, "CONTINUE"),
+		lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "ABANDON"),
+	})
 	if size := or(props.WarmPoolSize, 0); size != 0 {
-		hooks = append(hooks, f.newWarmPool(size))
+		f.newWarmPool(size)
 	}
-	resource.AddPropertyOverride(jsii.String("LifecycleHookSpecificationList"), hooks)
 	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
 		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
@@ -165,19 +171,17 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	return f
 }
 
-// lifecycleHook is written as CloudFormation has it: the CDK does not translate what stands inside a condition.
-func lifecycleHook(name, transition string, heartbeatSeconds int, result string) map[string]any {
-	return map[string]any{
-		"LifecycleHookName":   name,
-		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition,
-		"HeartbeatTimeout":    heartbeatSeconds,
-		"DefaultResult":       result,
+func lifecycleHook(name, transition string, heartbeatSeconds float64, result string) *awsautoscaling.CfnAutoScalingGroup_LifecycleHookSpecificationProperty {
+	return &awsautoscaling.CfnAutoScalingGroup_LifecycleHookSpecificationProperty{
+		LifecycleHookName:   &name,
+		LifecycleTransition: jsii.String("autoscaling:EC2_INSTANCE_" + transition),
+		HeartbeatTimeout:    &heartbeatSeconds,
+		DefaultResult:       &result,
 	}
 }
 
-// newWarmPool makes the pool and gives the hook that it needs: without one, Auto Scaling stops an instance before it has
-// installed anything.
-func (f *mediaFleet) newWarmPool(size float64) any {
+// newWarmPool relies on readyHook: without it, Auto Scaling stops an instance before it has installed anything.
+func (f *mediaFleet) newWarmPool(size float64) {
 	// Not AddWarmPool: it takes no size that only CloudFormation knows. Minimum and maximum the same: a pool of that size,
 	// whatever the group's own maximum leaves room for.
 	pool := awsautoscaling.NewCfnWarmPool(f, jsii.String("WarmPool"), &awsautoscaling.CfnWarmPoolProps{
@@ -186,15 +190,11 @@ func (f *mediaFleet) newWarmPool(size float64) any {
 		MaxGroupPreparedCapacity: &size,
 		PoolState:                jsii.String("Stopped"),
 	})
-	hook := lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "ABANDON")
-	if !*awscdk.Token_IsUnresolved(size) {
-		return hook
+	if *awscdk.Token_IsUnresolved(size) {
+		pool.CfnOptions().SetCondition(awscdk.NewCfnCondition(f, jsii.String("Warm"), &awscdk.CfnConditionProps{
+			Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(size, 0)),
+		}))
 	}
-	wanted := awscdk.NewCfnCondition(f, jsii.String("Warm"), &awscdk.CfnConditionProps{
-		Expression: awscdk.Fn_ConditionNot(awscdk.Fn_ConditionEquals(size, 0)),
-	})
-	pool.CfnOptions().SetCondition(wanted)
-	return awscdk.Fn_ConditionIf(wanted.LogicalId(), hook, awscdk.Aws_NO_VALUE())
 }
 
 func (f *mediaFleet) Connections() awsec2.Connections        { return f.nodes.group.Connections() }

@@ -43,6 +43,8 @@ type PreflightProps struct {
 	// MaxCapacity of the fleet (MaxNumberOfMediaNodes). Default: not checked; the free addresses of subnets then are, for one
 	// Media Node each.
 	MaxCapacity *float64
+	// WarmPoolSize of the fleet. Default: 0.
+	WarmPoolSize *float64
 	// DomainName of the cluster. Required.
 	DomainName *string
 	// CertificateArn of the ACM certificate that must cover DomainName (OpenViduCertificateARN). Required.
@@ -51,6 +53,8 @@ type PreflightProps struct {
 	TurnDomainName *string
 	// TurnCertificateArn of the ACM certificate that must cover TurnDomainName (TurnCertificateARN). Default: none (also "").
 	TurnCertificateArn *string
+	// HostedZoneId of the zone that both domains must be in. Default: none (also "").
+	HostedZoneId *string
 	// DiskSize of the data volumes, in GB. Required.
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.
@@ -115,9 +119,12 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
-			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"))
+			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("route53"), Region: jsii.String(""), Account: jsii.String(""),
+			Resource: jsii.String("hostedzone"), ResourceName: jsii.String("*")}), "route53:GetHostedZone"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	compliance.Accept(function.Role(), "Which buckets and certificates are given, parameters say at each update; it learns region, names and validity of them.",
+	compliance.Accept(function.Role(), "Which buckets, certificates and zones are given, parameters say at each update; it learns region, names and validity of them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:route53:::hostedzone/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")
 	// The names are those of the parameters: the function's messages tell them.
@@ -134,10 +141,12 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"InitialNumberOfMediaNodes": props.InitialCapacity,
 		"MinNumberOfMediaNodes":     props.MinCapacity,
 		"MaxNumberOfMediaNodes":     props.MaxCapacity,
+		"WarmPoolSize":              props.WarmPoolSize,
 		"DomainName":                props.DomainName,
 		"OpenViduCertificateARN":    props.CertificateArn,
 		"TurnDomainName":            props.TurnDomainName,
 		"TurnCertificateARN":        props.TurnCertificateArn,
+		"HostedZoneId":              props.HostedZoneId,
 		"DiskSize":                  props.DiskSize,
 		"RetainVolumes":             props.RetainVolumes,
 		"RecordingsStorage":         props.RecordingsStorage,

@@ -74,12 +74,15 @@ func (b *recordingBuckets) newBucket(id, given string) *string {
 			BlockPublicAccess: awss3.BlockPublicAccess_BLOCK_ALL(),
 			EnforceSSL:        jsii.Bool(true),
 			Versioned:         jsii.Bool(true),
-			RemovalPolicy:     awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+			// Also when a creation is rolled back: a node may have written by then, and only an empty bucket can be deleted.
+			RemovalPolicy: awscdk.RemovalPolicy_RETAIN,
 			LifecycleRules: &[]*awss3.LifecycleRule{{
 				NoncurrentVersionExpiration:         awscdk.Duration_Days(jsii.Number(30)),
+				ExpiredObjectDeleteMarker:           jsii.Bool(true), // what Loki and Mimir compact leaves one each
 				AbortIncompleteMultipartUploadAfter: awscdk.Duration_Days(jsii.Number(7)),
 			}},
 		})
+		made.Policy().ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN) // else a retained bucket would take plain HTTP
 		compliance.Accept(made, "Server access logs take one more bucket, which is the account's: see Server access logging of the bucket.",
 			"AwsSolutions-S1", "NIST.800.53.R5-S3BucketLoggingEnabled")
 		compliance.Accept(made, "A second region is the account's to choose; old versions are kept for 30 days.", "NIST.800.53.R5-S3BucketReplicationEnabled")

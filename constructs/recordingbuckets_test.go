@@ -27,12 +27,12 @@ func TestRecordingsGoToBuckets(t *testing.T) {
 		t.Fatalf("%d buckets made, want the one that was not given", len(made))
 	}
 	bucket := text(made[0].Properties)
-	for _, want := range []string{`"SSEAlgorithm":"AES256"`, `"BlockPublicAcls":true`, `"RestrictPublicBuckets":true`, `"Status":"Enabled"`, `"NoncurrentDays":30`, `"DaysAfterInitiation":7`} {
+	for _, want := range []string{`"SSEAlgorithm":"AES256"`, `"BlockPublicAcls":true`, `"RestrictPublicBuckets":true`, `"Status":"Enabled"`, `"NoncurrentDays":30`, `"DaysAfterInitiation":7`, `"ExpiredObjectDeleteMarker":true`} {
 		if !strings.Contains(bucket, want) {
 			t.Errorf("the bucket lacks %s: %s", want, bucket)
 		}
 	}
-	if made[0].DeletionPolicy != "RetainExceptOnCreate" {
+	if made[0].DeletionPolicy != "Retain" {
 		t.Errorf("recordings are deleted with the stack: %s", made[0].DeletionPolicy)
 	}
 	if policy := text(ofType(resources, "AWS::S3::BucketPolicy")); !strings.Contains(policy, `"aws:SecureTransport":"false"`) || !strings.Contains(policy, `"Effect":"Deny"`) {

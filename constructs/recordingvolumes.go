@@ -189,7 +189,7 @@ func (v *recordingVolumes) tagPrivateIps(ips []*string) {
 }
 
 const (
-	// DefaultVolumeSize of a Master Node's data, in GiB: the seed's.
+	// DefaultVolumeSize of a Master Node's data, in GiB: that of OpenVidu's own template.
 	DefaultVolumeSize = 100
 	// DefaultSnapshotRetentionDays of the daily snapshots.
 	DefaultSnapshotRetentionDays = 7
@@ -213,16 +213,22 @@ func (v *recordingVolumes) GrantAttach(grantee awsiam.IGrantable, tagKey, tagVal
 }
 
 func (v *recordingVolumes) attachStatements() []awsiam.PolicyStatement {
-	statements := []awsiam.PolicyStatement{allowAttach(attachVolume, "volume", v.ids)}
+	// Who attaches a volume lets EC2 use its key, by a grant. The account's key for EBS may be one of its own making.
+	key := awscdk.Fn_Sub(jsii.String("arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*"), nil)
 	if v.key != nil {
-		// Who attaches a volume lets EC2 use its key, by a grant.
-		statements = append(statements, awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-			Actions:    jsii.Strings("kms:CreateGrant"),
-			Resources:  &[]*string{v.key.KeyArn()},
-			Conditions: &map[string]any{"Bool": map[string]any{"kms:GrantIsForAWSResource": true}},
-		}))
+		key = v.key.KeyArn()
 	}
-	return statements
+	return []awsiam.PolicyStatement{
+		allowAttach(attachVolume, "volume", v.ids),
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:   jsii.Strings("kms:CreateGrant"),
+			Resources: &[]*string{key},
+			Conditions: &map[string]any{
+				"Bool":         map[string]any{"kms:GrantIsForAWSResource": true},
+				"StringEquals": map[string]any{"kms:ViaService": awscdk.Fn_Sub(jsii.String("ec2.${AWS::Region}.${AWS::URLSuffix}"), nil)},
+			},
+		}),
+	}
 }
 
 func (v *recordingVolumes) ToString() *string { return v.Node().Path() }

@@ -62,8 +62,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	t.balancer = newLoadBalancer(t, &common, domain, group)
 	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath,
 		awscdk.Duration_Hours(jsii.Number(1)))
-	// Relayed calls live in one connection: neither a failed health check nor a drain may cut it.
-	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
+	keepConnections(targets)
 	t.tls = common.certificate(t, domain)
 	newTlsListener(t.balancer, "Tls", listenerTlsPort, t.tls, targets)
 	props.Fleet.attach(targets, props.Condition)

@@ -91,8 +91,8 @@ const (
 	BucketPattern = `^$|^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`
 	// InstallFlagsPattern is a list of installer flags, separated by commas; nothing in it means something to a shell.
 	InstallFlagsPattern = `^$|^--[A-Za-z0-9][A-Za-z0-9_.:/@%+=-]*(,--[A-Za-z0-9][A-Za-z0-9_.:/@%+=-]*)*$`
-	// VersionPattern is a released version of OpenVidu.
-	VersionPattern = `^[0-9]+\.[0-9]+\.[0-9]+$`
+	// VersionPattern is a release of OpenVidu, 3.8.0 or newer: Master Nodes of older ones do not listen on 443 and 80.
+	VersionPattern = `^(3\.([89]|[1-9][0-9]+)|([4-9]|[1-9][0-9]+)\.[0-9]+)\.[0-9]+$`
 )
 
 // numberText writes a number, also one that only CloudFormation knows.

@@ -256,6 +256,9 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	if _, ok := r.URL.Query()["location"]; ok && service == "s3" {
 		request.action, request.input["Bucket"] = "GetBucketLocation", strings.Trim(r.URL.Path, "/")
 	}
+	if _, id, ok := strings.Cut(r.URL.Path, "/hostedzone/"); ok && service == "route53" {
+		request.action, request.input["Id"] = "GetHostedZone", id
+	}
 	s := who.stack
 	if !strings.HasPrefix(r.UserAgent(), "CWAgent") { // the agent's calls come whenever there is something to tell
 		s.count(who.name, request.action)

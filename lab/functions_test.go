@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"io"
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -15,11 +17,25 @@ func (s *Stack) with(id string, change map[string]any) map[string]any {
 	return properties
 }
 
+func newZone(name string) string {
+	body := `<CreateHostedZoneRequest xmlns="https://route53.amazonaws.com/doc/2013-04-01/"><Name>` + name + `</Name><CallerReference>lab</CallerReference></CreateHostedZoneRequest>`
+	request, err := http.NewRequest(http.MethodPost, moto+"/2013-04-01/hostedzone", strings.NewReader(body))
+	must(err)
+	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=OWNER/20260101/"+region+"/route53/aws4_request, SignedHeaders=host, Signature=0")
+	response, err := http.DefaultClient.Do(request)
+	must(err)
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	must(err)
+	return strings.TrimPrefix(field(string(answer), "Id"), "/hostedzone/")
+}
+
 // The checks ask moto for what EC2 and ACM would know.
 func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
 	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
 		const id = "PreflightChecks"
 		elsewhere := importCertificate("other.example.com")
+		zone := newZone("example.net.")
 		for name, c := range map[string]struct {
 			change map[string]any
 			says   []string
@@ -30,6 +46,8 @@ func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
 			"two architectures":  {map[string]any{"MediaNodeInstanceType": "c7g.xlarge"}, []string{"choose both of one architecture"}},
 			"other architecture": {map[string]any{"MasterNodeInstanceType": "c7g.xlarge", "MediaNodeInstanceType": "c7g.xlarge"}, []string{"AmiId: '", "al2023-ami-kernel-default-arm64"}},
 			"other domain":       {map[string]any{"OpenViduCertificateARN": elsewhere}, []string{"OpenViduCertificateARN: '", "covers other.example.com, not DomainName"}},
+			"unknown zone":       {map[string]any{"HostedZoneId": "Z0123456789ABCDEFGHIJ"}, []string{"HostedZoneId: 'Z0123456789ABCDEFGHIJ' does not exist"}},
+			"zone of elsewhere":  {map[string]any{"HostedZoneId": zone}, []string{"HostedZoneId: '" + zone + "' is example.net., which DomainName openvidu.example.com is not in"}},
 			"unknown image":      {map[string]any{"AmiId": "ami-0123456789abcdef0"}, []string{"AmiId: 'ami-0123456789abcdef0' does not exist"}},
 			"everything": {map[string]any{"OpenViduMasterNodeSubnets": append([]any{"subnet-0123456789abcdef0"}, subnets...), "OpenViduCertificateARN": elsewhere,
 				"MediaNodeInstanceType": "c99.xlarge", "MinNumberOfMediaNodes": 9.0},

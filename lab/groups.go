@@ -313,7 +313,7 @@ func (s *Stack) ScaleIn(m *Machine) {
 }
 
 // begin begins the group's hook of a transition, if there is one. What it gives waits for the hook's completion,
-// HeartbeatTimeout after the last heartbeat at most, and 100 of them or 48 hours in all; "" when the stack is gone.
+// HeartbeatTimeout after the last heartbeat at most, and 100 of them or 48 hours in all; "" when it is moot.
 func (s *Stack) begin(m *Machine, transition string) func() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,6 +330,10 @@ func (s *Stack) begin(m *Machine, transition string) func() string {
 	return func() string {
 		for {
 			s.mu.Lock()
+			if s.hooks[m.Id] != h { // the instance goes on to something else
+				s.mu.Unlock()
+				return ""
+			}
 			if now := time.Now(); h.result == "" && (now.After(h.deadline) || now.After(h.end)) {
 				h.result = "EXPIRED"
 			}

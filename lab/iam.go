@@ -56,6 +56,8 @@ func (s *Stack) subjects(r request) []subject {
 		return []subject{{text("CertificateArn"), nil}}
 	case "s3:GetBucketLocation":
 		return []subject{{"arn:aws:s3:::" + text("Bucket"), nil}}
+	case "route53:GetHostedZone":
+		return []subject{{"arn:aws:route53:::hostedzone/" + text("Id"), nil}}
 	case "logs:CreateLogStream", "logs:PutLogEvents":
 		return []subject{{arn("logs", "log-group:"+text("logGroupName")+":log-stream:"+text("logStreamName")), nil}}
 	case "cloudformation:SignalResource", "cloudformation:DescribeStacks":
@@ -135,11 +137,16 @@ func (s *Stack) allows(statement any, r request, about subject) bool {
 			if key == "cloudwatch:namespace" {
 				value, ok = r.text("Namespace"), true
 			}
-			if !ok || operator != "StringEquals" {
+			switch {
+			case ok && operator == "StringEquals":
+				ok = slices.Contains(cfn.List(values), any(value))
+			case ok && operator == "Null":
+				ok = (values == "true") == (value == "")
+			default:
 				s.complain("the lab does not know the condition %s %s", operator, key)
-				return false
+				ok = false
 			}
-			if !slices.Contains(cfn.List(values), any(value)) {
+			if !ok {
 				return false
 			}
 		}

@@ -41,10 +41,12 @@ func TestMediaNodes(t *testing.T) {
 	signals := func(m *Machine) string {
 		return m.Shell("grep -c SIGQUIT /var/lib/standin-docker/* | sed 's/.*docker.//' | paste -sd ' '")
 	}
-	t.Run("installation fails: unhealthy, and the reason outlives it", func(t *testing.T) {
+	t.Run("installation fails: given up at once, and the reason outlives it", func(t *testing.T) {
 		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/installer-fails": "99"}}, func(t *testing.T, s *Stack, m *Machine) {
 			failure(t, s, "MediaReady", "install_media failed", "no space for the images")
-			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
+			eventually(t, "its end", m.gone)
+			result, _ := s.Hook(m)
+			expect(t, "end of its launch", result, "ABANDON")
 			eventually(t, "the log", func() bool { return strings.Contains(logged(s), "no space for the images") })
 		})
 	})
@@ -183,6 +185,34 @@ func TestMediaNodes(t *testing.T) {
 			s.mu.Lock()
 			s.figures = fmt.Sprintf("ready after %.1f s, a new one after %.1f s", warm.Seconds(), first.Seconds())
 			s.mu.Unlock()
+		})
+	})
+	t.Run("warm pool: installed anew when the cluster was upgraded meanwhile", func(t *testing.T) {
+		scenario(t, Options{Masters: 1}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
+			eventually(t, "a stopped instance", func() bool { return len(s.Stopped()) == 1 })
+			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.10.0"})
+			downloads := s.Calls(MediaGroup, "Download")
+			m := s.ScaleOut()
+			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
+			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+			// A node in service is upgraded as OpenVidu documents: a reboot leaves its installation alone.
+			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.11.0"})
+			m.Shell("rm /var/lib/standin-docker/*")
+			m.PowerOff()
+			must(m.PowerOn())
+			eventually(t, "ready again", func() bool { return strings.Count(m.Log(), "== report_ready") == 3 })
+			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+		})
+	})
+	t.Run("a node in service that fails after a reboot calls itself unhealthy", func(t *testing.T) {
+		fleet(t, Options{Scale: 200}, func(t *testing.T, s *Stack, m *Machine) {
+			ready(t, s, 0)
+			eventually(t, "the end of its launch", func() bool { result, _ := s.Hook(m); return result == "CONTINUE" })
+			m.Shell("rm /var/lib/standin-docker/*")
+			m.put("etc/lab/unhealthy", "9999")
+			m.PowerOff()
+			must(m.PowerOn())
+			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
 		})
 	})
 	t.Run("warm pool: what cannot be installed is given up at once", func(t *testing.T) {

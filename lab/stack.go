@@ -402,9 +402,14 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 		}
 	case "PutMetricData":
 		data := cfn.List(request.input["MetricData"])
-		if data == nil {
-			data = []any{map[string]any{"MetricName": form.Get("MetricData.member.1.MetricName"), "Value": form.Get("MetricData.member.1.Value"), "Dimensions": []any{
-				map[string]any{"Name": form.Get("MetricData.member.1.Dimensions.member.1.Name"), "Value": form.Get("MetricData.member.1.Dimensions.member.1.Value")}}}}
+		for d := 1; form.Has(fmt.Sprintf("MetricData.member.%d.MetricName", d)); d++ {
+			datum := fmt.Sprintf("MetricData.member.%d.", d)
+			var dimensions []any
+			for i := 1; form.Has(fmt.Sprintf("%sDimensions.member.%d.Name", datum, i)); i++ {
+				dimension := fmt.Sprintf("%sDimensions.member.%d.", datum, i)
+				dimensions = append(dimensions, map[string]any{"Name": form.Get(dimension + "Name"), "Value": form.Get(dimension + "Value")})
+			}
+			data = append(data, map[string]any{"MetricName": form.Get(datum + "MetricName"), "Value": form.Get(datum + "Value"), "Dimensions": dimensions})
 		}
 		s.mu.Lock()
 		for _, datum := range data {

@@ -67,23 +67,23 @@ signal() {
 # start_agent: CloudWatch's own agent sends this log and OpenVidu's errors, line by line, and how full the disks are. The
 # node does its work without it too.
 start_agent() {
-  local agent=/opt/aws/amazon-cloudwatch-agent config=/etc/openvidu-agent.json
+  local agent=/opt/aws/amazon-cloudwatch-agent config=/etc/openvidu-agent.json package=amazon-cloudwatch-agent
   if [[ ! -d $agent ]]; then
-    if [[ $OS == amzn* ]]; then
-      install_packages amazon-cloudwatch-agent
-    else
-      download "https://amazoncloudwatch-agent-$REGION.s3.$REGION.$URL_SUFFIX/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb" \
-        "$STATE/agent.deb" && dpkg -i "$STATE/agent.deb"
-    fi || return
+    [[ $OS == amzn* ]] || {
+      package=$STATE/agent.deb
+      retry 3 15 download "https://amazoncloudwatch-agent-$REGION.s3.$REGION.$URL_SUFFIX/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb" "$package"
+    }
+    retry 3 15 install_packages "$package" || return
   fi
   jq -n --arg group "$LOG_GROUP" --arg node "$NODE/$INSTANCE_ID" --arg cluster "$CLUSTER" --arg log "$LOG" '
 def logs($path;$name): {file_path:$path,log_group_name:$group,log_stream_name:"\($node)/\($name)"};
 {agent:{omit_hostname:true},
 logs:{logs_collected:{files:{collect_list:[logs($log;"boot"),
-logs("/var/lib/docker/containers/*/*-json.log";"errors")+{publish_multi_logs:true,filters:[{type:"include",expression:"(?i)error|fatal|panic"}]}]}}},
+logs("/var/lib/docker/containers/*/*-json.log";"errors")+{publish_multi_logs:true,filters:[{type:"include",expression:"(?i)error|fatal|panic"},
+{type:"exclude",expression:"://[^/ ]*:[^/ ]*@|access_token="}]}]}}},
 metrics:{namespace:"OpenVidu",aggregation_dimensions:[["Cluster"]],metrics_collected:{disk:{measurement:["used_percent"],
 resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$cluster}}}}}' >"$config"
-  "$agent/bin/amazon-cloudwatch-agent-ctl" -a fetch-config -m ec2 -s -c "file:$config" >/dev/null
+  "$agent/bin/amazon-cloudwatch-agent-ctl" -a fetch-config -m ec2 -s -c "file:$config"
 }
 
 # A node without an agent is better than none.
@@ -222,9 +222,9 @@ install_openvidu() {
   systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
 }
 
-# Lines of whoever deploys, between installation and start.
+# Lines of whoever deploys, between installation and start. The files that they may change hold credentials.
 before_start() {
-  [[ -z $BEFORE_START ]] || bash -euo pipefail -c "$BEFORE_START"
+  [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START" 2>&1 | redact
 }
 
 # put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.

@@ -15,19 +15,23 @@ on_failure() {
       --health-status Unhealthy --no-should-respect-grace-period
 }
 
-# Only a group with a warm pool waits for this word.
+# Auto Scaling waits for this word before the node counts, or is stopped in the warm pool; after a reboot nobody does.
 report_ready() {
-  hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no warm pool waits'
+  retry 3 20 hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no launch waits'
 }
 
 terminating() { [[ $(imds autoscaling/target-lifecycle-state) == *Terminated ]]; }
 
-warming() { [[ $(imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
+# A node that wrongly took itself for one in service would be stopped with its calls.
+warming() { [[ $(retry 5 5 imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
 
 # What would take longest when the node is needed.
 pull_images() {
   (cd "$OPENVIDU" && timeout 1200 docker compose pull -q) || say 'WARNING: images will be pulled at the start'
 }
+
+# A stopped node may have been installed for another release than the cluster's of today.
+outdated() { [[ -e $STATE/warm ]] && read_secret && [[ $(<"$STATE/warm") != "$(secret OPENVIDU_VERSION)" ]]; }
 
 # Any master will do: OpenVidu itself waits for the others.
 masters_answer() {
@@ -57,7 +61,7 @@ boot() {
   fi
   step install_tools
   step ship_logs
-  if [[ ! -e $STATE/installed ]]; then
+  if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
     step install_docker
     step install_media
@@ -67,9 +71,11 @@ boot() {
   if warming; then
     # Auto Scaling stops the node now. When it starts it again, it boots with the settings of that day.
     step pull_images
+    secret OPENVIDU_VERSION >"$STATE/warm"
     step report_ready
     return
   fi
+  rm -f "$STATE/warm" # from here on OpenVidu is upgraded as OpenVidu documents
   step wait_for_masters
   step start_openvidu
   step healthy http://127.0.0.1:7880/ http://127.0.0.1:9092/

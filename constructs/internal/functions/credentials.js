@@ -67,7 +67,13 @@ exports.work = async ({ RequestType, RequestId, StackId, ResourceProperties, Old
     const restored = await read(undefined, RestoredSecretArn);
     const keys = [...Object.keys(made), 'OPENVIDU_VERSION'];
     const missing = keys.filter((key) => !restored[key]);
+    if (/^([012]|3\.[0-7])\./.test(restored.OPENVIDU_VERSION)) throw new Error(`RestoredSharedInfoArn: OPENVIDU_VERSION '${restored.OPENVIDU_VERSION}' is older than 3.8.0; upgrade the old cluster first, then take snapshots.`);
     if (missing.length) throw new Error(`RestoredSharedInfoArn: the secret ${RestoredSecretArn} holds no ${missing}; give it the whole content of the old cluster's secret.`);
+    // Its databases tell of recordings where they were. A bucket of this stack's own would be an empty one.
+    for (const name of ['App', 'Cluster']) {
+      const [there, here] = [restored, now].map((one) => one[`EXTERNAL_S3_BUCKET_${name.toUpperCase()}_DATA`] || '');
+      if (there !== here) throw new Error(`S3${name}DataBucketName: '${here}' is not where the restored cluster's data is; choose RecordingsStorage ${there ? `S3 and give ${there}` : 'Volumes'}.`);
+    }
     for (const key of keys) secret[key] ||= restored[key];
   }
   const running = secret.OPENVIDU_VERSION || Version;

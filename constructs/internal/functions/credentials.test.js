@@ -300,6 +300,39 @@ test('Create names what the restored secret lacks, and writes nothing', async (t
   assert.equal(secret.text, undefined);
 });
 
+const OLD_BUCKETS = { EXTERNAL_S3_BUCKET_APP_DATA: 'old-app', EXTERNAL_S3_BUCKET_CLUSTER_DATA: 'old-cluster' };
+for (const [name, before, now, refused] of [
+  ['on volumes, as before', {}, {}],
+  ['in the same buckets', OLD_BUCKETS, OLD_BUCKETS],
+  ['on volumes, but was in S3', OLD_BUCKETS, {}, "S3AppDataBucketName: '' is not where the restored cluster's data is; choose RecordingsStorage S3 and give old-app."],
+  ['in new buckets', OLD_BUCKETS, { ...OLD_BUCKETS, EXTERNAL_S3_BUCKET_APP_DATA: 'new' },
+    "S3AppDataBucketName: 'new' is not where the restored cluster's data is; choose RecordingsStorage S3 and give old-app."],
+  ['in another bucket of cluster data', OLD_BUCKETS, { ...OLD_BUCKETS, EXTERNAL_S3_BUCKET_CLUSTER_DATA: 'new' },
+    "S3ClusterDataBucketName: 'new' is not where the restored cluster's data is; choose RecordingsStorage S3 and give old-cluster."],
+  ['in S3, but was on volumes', {}, OLD_BUCKETS, "S3AppDataBucketName: 'old-app' is not where the restored cluster's data is; choose RecordingsStorage Volumes."],
+]) {
+  test(`Create of a restored cluster whose data is ${name}: ${refused ? 'refused' : 'accepted'}`, async (t) => {
+    const secret = restored(() => ({ SecretString: JSON.stringify({ ...OLD, ...before }) }));
+    const world = await on(t, secret);
+    const event = create(restoring);
+    event.ResourceProperties.Settings = { ...event.ResourceProperties.Settings, S3: now };
+    if (!refused) return world.succeed(event);
+    assert.equal(await world.fail(event), refused);
+    assert.equal(secret.text, undefined);
+  });
+}
+
+for (const [version, refused] of [['3.7.9', true], ['2.30.0', true], ['3.8.0', false], ['3.10.1', false], ['10.0.0', false]]) {
+  test(`Create ${refused ? 'refuses' : 'takes'} a restored secret of OpenVidu ${version}`, async (t) => {
+    const secret = restored(() => ({ SecretString: JSON.stringify({ ...OLD, OPENVIDU_VERSION: version }) }));
+    const world = await on(t, secret);
+    if (!refused) return world.succeed(create(restoring));
+    assert.equal(await world.fail(create(restoring)), `RestoredSharedInfoArn: OPENVIDU_VERSION '${version}' is older than 3.8.0; `
+      + 'upgrade the old cluster first, then take snapshots.');
+    assert.equal(secret.text, undefined);
+  });
+}
+
 for (const [name, error] of [['does not exist', 'ResourceNotFoundException'], ['may not be read', 'AccessDeniedException']]) {
   test(`Create refuses a restored secret that ${name}, by its ARN`, async (t) => {
     const secret = restored(() => { throw awsError(error); });

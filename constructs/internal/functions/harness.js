@@ -19,6 +19,7 @@ const sdk = {
   '@aws-sdk/client-acm': ['ACMClient', 'DescribeCertificateCommand'],
   '@aws-sdk/client-ec2': ['EC2Client', 'DescribeImagesCommand', 'DescribeInstanceTypeOfferingsCommand',
     'DescribeInstanceTypesCommand', 'DescribeRouteTablesCommand', 'DescribeSnapshotsCommand', 'DescribeSubnetsCommand'],
+  '@aws-sdk/client-route-53': ['Route53Client', 'GetHostedZoneCommand'],
   '@aws-sdk/client-s3': ['S3Client', 'GetBucketLocationCommand'],
   '@aws-sdk/client-secrets-manager': ['SecretsManagerClient', 'GetSecretValueCommand', 'PutSecretValueCommand'],
 };

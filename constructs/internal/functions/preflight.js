@@ -17,7 +17,7 @@ const FROZEN = {
   [BUCKETS[1]]: 'would leave data behind',
 };
 // What a template without these parameters does.
-const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '' };
+const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '', WarmPoolSize: 0 };
 const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
@@ -47,7 +47,8 @@ const describeSubnets = async (ids) => new Map(
 
 // The snapshots of the slots, in their order; EC2 answers in an order of its own.
 const describeSnapshots = async (ids, options) => {
-  const found = ids.length ? await describe('Snapshots', matching('snapshot-id', ids), options) : [];
+  // Of this account: a filter alone would go through all that are public.
+  const found = ids.length ? await describe('Snapshots', { OwnerIds: ['self'], ...matching('snapshot-id', ids) }, options) : [];
   return ids.map((id) => found.find(({ SnapshotId }) => SnapshotId === id));
 };
 
@@ -79,6 +80,12 @@ const bucketRegion = (Bucket, options) => {
     .then(({ LocationConstraint: where }) => (where === 'EU' ? 'eu-west-1' : where || 'us-east-1')));
 };
 
+const hostedZone = (Id, options) => {
+  const { Route53Client, GetHostedZoneCommand } = require('@aws-sdk/client-route-53');
+  return nullIf(/^(NoSuchHostedZone|InvalidInput)/,
+    new Route53Client().send(new GetHostedZoneCommand({ Id }), options).then(({ HostedZone }) => HostedZone));
+};
+
 // The rule of TLS: a wildcard stands for exactly one label, the left-most.
 const covers = (name, domain) => {
   const [pattern, wanted] = [name.toLowerCase(), domain.toLowerCase()];
@@ -97,7 +104,7 @@ const onePerZone = (subnets, ids) => {
 
 // problems, the gravest first: what would lose data, then what makes all else moot. Facts that are undefined could not be
 // learnt, null says that there is no such thing.
-const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, restored, ...others], [main, turn]) => {
+const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, restored, zone, ...others], [main, turn]) => {
   const found = [];
   const say = (parameter, text, value = now[parameter]) => {
     found.push(`${parameter}: '${`${value}`.slice(0, 200)}' ${text}.`);
@@ -153,13 +160,13 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
   const bare = given.length ? zonesOf([...masters, ...media]).filter((zone) => !zonesOf(given).includes(zone)) : [];
   if (bare.length) say(BALANCERS, `has no subnet in ${bare}, where nodes are; add a public one of each zone`);
 
-  // Addresses: 8 for a load balancer, 2 for a slot, 1 for a Media Node. A running cluster has its own already.
+  // Addresses: 8 for a load balancer, 2 for a slot, 1 for a Media Node, also a stopped one. A running cluster has its own already.
   const need = {};
   const add = (ids, count) => ids.forEach((id) => { need[id] = (need[id] || 0) + count; });
   add(main, 8);
   if (now.TurnCertificateARN) add(turn, 8);
   add(slots(masters), 2);
-  add(media, Math.max(1, Math.ceil(now.MaxNumberOfMediaNodes / media.length)));
+  add(media, Math.max(1, Math.ceil((+now.MaxNumberOfMediaNodes + +now.WarmPoolSize) / media.length)));
   if (before) SUBNETS.forEach((parameter) => listOf(before, parameter).forEach((id) => { need[id] = 0; }));
   for (const parameter of SUBNETS) {
     for (const id of lists[parameter]) {
@@ -179,6 +186,12 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
     else if (Status !== 'ISSUED') say(parameter, `is ${Status}; choose a certificate that is ISSUED`);
     if (names && !names.some((name) => covers(name, now[domain]))) {
       say(parameter, `covers ${names.join(', ').slice(0, 200)}, not ${domain} ${now[domain]}; choose one that does`);
+    }
+  }
+  if (zone === null) say('HostedZoneId', 'does not exist; give a zone of this account, or nothing');
+  for (const domain of zone ? ['DomainName', 'TurnDomainName'] : []) {
+    if (now[domain] && !`.${now[domain]}.`.toLowerCase().endsWith(`.${zone.Name}`)) {
+      say('HostedZoneId', `is ${zone.Name}, which ${domain} ${now[domain]} is not in; give another, or nothing`);
     }
   }
   if (now.TurnDomainName?.toLowerCase() === now.DomainName.toLowerCase()) say('TurnDomainName', 'is DomainName; give TURN a name of its own');
@@ -208,6 +221,8 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
       ? `/aws/service/canonical/ubuntu/server/24.04/stable/current/${arm ? 'arm' : 'amd'}64/hvm/ebs-gp3/ami-id`
       : `/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-${arm ? 'arm64' : 'x86_64'}`}`);
   }
+  // Its root device shapes the nodes: a guess could give them a disk too small.
+  if (image === undefined) say('AmiId', 'could not be read; try again');
   if (image === null) say('AmiId', 'does not exist, or not for this account; give the SSM parameter of another image');
   const size = image?.BlockDeviceMappings?.find(({ DeviceName }) => DeviceName === image.RootDeviceName)?.Ebs?.VolumeSize;
   for (const parameter of ['MasterNodeRootVolumeSize', 'MediaNodeRootVolumeSize']) {
@@ -288,7 +303,7 @@ exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourcePro
   const prefix = `arn:${partition}:acm:${region}:${account}:`;
   // Half of the time, so that the answer can do without a call that hangs.
   const options = { abortSignal: AbortSignal.timeout(left >> 1) };
-  // Nothing that cannot be learnt keeps a good stack from being built.
+  // Nothing else that cannot be learnt keeps a good stack from being built.
   const attempt = async (what, call) => {
     try {
       return await call();
@@ -305,6 +320,7 @@ exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourcePro
     attempt('instance types', () => describe('InstanceTypes', wanted, options)),
     attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
     attempt(SNAPSHOTS, () => describeSnapshots(restored, options)),
+    now.HostedZoneId && attempt('HostedZoneId', () => hostedZone(now.HostedZoneId, options)),
     ...CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
       && attempt(parameter, () => describeCertificate(now[parameter], options))),
     ...BUCKETS.map((parameter) => now[parameter] && attempt(parameter, () => bucketRegion(now[parameter], options))),

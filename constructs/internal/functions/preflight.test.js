@@ -78,6 +78,8 @@ const SNAPSHOTS = {
 // As S3 answers: nothing for us-east-1, and a name of its own for the oldest buckets of eu-west-1.
 const BUCKETS = { mine: 'eu-west-1', 'mine-too': 'EU', american: undefined };
 
+const ZONES = { Z1: 'example.com.', Z2: 'example.org.' };
+
 const filter = (Filters, wanted) => {
   assert.deepEqual(Filters.map(({ Name }) => Name), [wanted]);
   const [{ Values }] = Filters;
@@ -135,7 +137,7 @@ const aws = (calls = {}) => ({
     return { Certificate: { CertificateArn, ...CERTIFICATES[name] } };
   },
   DescribeSnapshots: ({ Filters, NextToken, ...others }) => {
-    assert.deepEqual(others, {});
+    assert.deepEqual(others, { OwnerIds: ['self'] });
     return paged('Snapshots', filter(Filters, 'snapshot-id').filter((id) => SNAPSHOTS[id]).sort().reverse().map(
       (SnapshotId) => ({ SnapshotId, ...SNAPSHOTS[SnapshotId] })), NextToken);
   },
@@ -143,6 +145,11 @@ const aws = (calls = {}) => ({
     assert.deepEqual(others, {});
     if (!(Bucket in BUCKETS)) throw awsError('NoSuchBucket', 'The specified bucket does not exist');
     return { LocationConstraint: BUCKETS[Bucket] };
+  },
+  GetHostedZone: ({ Id, ...others }) => {
+    assert.deepEqual(others, {});
+    if (!ZONES[Id]) throw awsError('NoSuchHostedZone', `No hosted zone found with ID: ${Id}`);
+    return { HostedZone: { Id: `/hostedzone/${Id}`, Name: ZONES[Id], Config: { PrivateZone: false } } };
   },
   DescribeStacks: ({ StackName }) => {
     assert.equal(StackName, STACK);
@@ -319,7 +326,7 @@ test('a repeated event is answered alike', async (t) => {
 // What each check needs, something that it would refuse, and how a run without it is logged.
 const SKIPPED = {
   DescribeRouteTables: { now: { OpenViduMediaNodeSubnets: ['subnet-closed'] }, log: /routes not checked/ },
-  DescribeImages: { now: { AmiId: 'ami-arm' }, log: /AmiId not checked/ },
+  GetHostedZone: { now: { HostedZoneId: 'Z9' }, log: /HostedZoneId not checked/ },
   DescribeInstanceTypes: { now: { MasterNodeInstanceType: 't2.large' }, log: /instance types not checked/ },
   DescribeInstanceTypeOfferings: { now: { MasterNodeInstanceType: 'c8i.xlarge' }, log: /zones of instance types not checked/ },
   DescribeCertificate: { now: { DomainName: 'a.example.org', TurnDomainName: 'b.example.org', TurnCertificateARN: `${ARN}/pending` },
@@ -347,7 +354,7 @@ for (const [call, { now, log }] of Object.entries(SKIPPED)) {
       const world = await start(t, FILE, aws({ [call]: failing }));
       const { RootDeviceName } = await world.succeed(checks(now), 10501);
       assert.equal(RootDeviceName, '/dev/xvda');
-      if (call !== 'DescribeCertificate' || how !== 'answers an empty object') assert.match(world.log, log);
+      if (!['DescribeCertificate', 'GetHostedZone'].includes(call) || how !== 'answers an empty object') assert.match(world.log, log);
     });
 
     test(`all other problems are told although ${call} ${how}`, { timeout: 5000 }, async (t) => {
@@ -357,16 +364,33 @@ for (const [call, { now, log }] of Object.entries(SKIPPED)) {
   }
 }
 
-test('a stack is built although nothing but the zones can be learnt', { timeout: 5000 }, async (t) => {
-  const world = await start(t, FILE, { DescribeSubnets: aws().DescribeSubnets });
+// With another root device than the image's, nodes would get a second disk, and a first one that is too small.
+for (const [how, DescribeImages] of Object.entries(FAILURES)) {
+  test(`no root device is guessed when DescribeImages ${how}`, { timeout: 5000 }, async (t) => {
+    const world = await start(t, FILE, aws({ DescribeImages }));
+    assert.equal(await world.fail(checks({}, {}), 10501), "AmiId: 'ami-1' could not be read; try again.");
+    assert.match(world.log, /AmiId not checked/);
+    assert.match(await world.fail(checks({ MinNumberOfMediaNodes: '10' }), 10501), /^AmiId: 'ami-1' .* MinNumberOfMediaNodes: '10' /);
+  });
+}
+
+test('a rollback goes on although the image cannot be read', async (t) => {
+  const world = await start(t, FILE, aws({ DescribeImages: FAILURES['is throttled'],
+    DescribeStacks: () => ({ Stacks: [{ StackStatus: 'UPDATE_ROLLBACK_IN_PROGRESS' }] }) }));
+  assert.equal((await world.succeed(checks({}, {}))).RootDeviceName, '/dev/xvda');
+});
+
+test('a stack is built although nothing but image and zones can be learnt', { timeout: 5000 }, async (t) => {
+  const { DescribeSubnets, DescribeImages } = aws();
+  const world = await start(t, FILE, { DescribeSubnets, DescribeImages });
   assert.equal((await world.succeed(checks({ VolumeSnapshotIds: RESTORED, RestoredSharedInfoArn: 'arn',
     RecordingsStorage: 'S3', S3AppDataBucketName: 'lost' }))).LoadBalancerSubnets, 'subnet-a,subnet-b,subnet-c');
 });
 
-for (const [client, what] of [['acm', 'OpenViduCertificateARN'], ['s3', 'S3AppDataBucketName']]) {
+for (const [client, what] of [['acm', 'OpenViduCertificateARN'], ['s3', 'S3AppDataBucketName'], ['route-53', 'HostedZoneId']]) {
   test(`a runtime without the client of ${client} skips ${what}`, async (t) => {
     const world = await start(t, FILE, aws(), undefined, `@aws-sdk/client-${client}`);
-    await world.succeed(checks({ RecordingsStorage: 'S3', S3AppDataBucketName: 'mine' }));
+    await world.succeed(checks({ RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', HostedZoneId: 'Z1' }));
     assert.match(world.log, new RegExp(`${what} not checked`));
   });
 }
