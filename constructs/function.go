@@ -49,7 +49,7 @@ func newLogGroup(scope constructs.Construct, id string, retention awslogs.Retent
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	leaveDefaults(logs)
-	compliance.Accept(logs, "CloudWatch Logs encrypts with a key of its own, and no credential is written there.", "NIST.800.53.R5-CloudWatchLogGroupEncrypted")
+	compliance.Accept(logs, "CloudWatch Logs encrypts with a key of its own; credentials are taken out of what nodes send.", "NIST.800.53.R5-CloudWatchLogGroupEncrypted")
 	return logs
 }
 
