@@ -55,7 +55,7 @@ var spoils = []spoil{
 		scenario: "TestMediaNodes/drain_goes_on_while_systemctl", says: `CUT CALLS`},
 	{name: "a boot that goes on beside the drain", old: "timeout 120 systemctl stop openvidu-node", new: ":",
 		scenario: "TestMediaNodes/drain_during_the_boot", says: `the boot went on`},
-	{name: "a node of the warm pool starts OpenVidu", old: `[[ $(imds autoscaling/target-lifecycle-state) == Warmed:* ]]`, new: "false",
+	{name: "a node of the warm pool starts OpenVidu", old: `[[ $(retry 5 5 imds autoscaling/target-lifecycle-state) == Warmed:* ]]`, new: "false",
 		scenario: "TestMediaNodes/warm_pool:_installed", says: `it was not only warmed`},
 	{name: "a stopped node keeps its release", old: `[[ -e $STATE/warm ]]&&read_secret`, new: "false",
 		scenario: "TestMediaNodes/warm_pool:_installed_anew", says: `downloads is "0"`},
