@@ -1074,25 +1074,28 @@ func TestUpdatesReplaceOneMasterAfterAnotherAndNoMediaNode(t *testing.T) {
 func TestStackWaitsForAllMastersAndTheFirstMediaNode(t *testing.T) {
 	resources := synthesized.Section("Resources")
 	for id, want := range map[string]struct {
-		count  float64
-		handle string
-		groups []string
+		count    float64
+		handle   string
+		template string
 	}{
-		"MasterAllReady": {4, "MasterReady", []string{"OpenViduMasterNodeASG1", "OpenViduMasterNodeASG2", "OpenViduMasterNodeASG3", "OpenViduMasterNodeASG4"}},
-		"MediaAllReady":  {1, "MediaReady", []string{"OpenViduMediaNodeASG"}},
+		"MasterAllReady": {4, "MasterReady", "MasterLaunchTemplate"},
+		"MediaAllReady":  {1, "MediaReady", "OpenViduMediaNodeLaunchTemplate"},
 	} {
 		// Literals only: a wait condition cannot be updated at all.
 		properties := map[string]any{"Count": want.count, "Handle": map[string]any{"Ref": want.handle}, "Timeout": "3600"}
 		if got := cfn.At(resources[id], "Properties"); !reflect.DeepEqual(got, properties) {
 			t.Errorf("%s: %v", id, got)
 		}
-		depends := map[string]bool{}
-		for _, dependency := range cfn.List(cfn.At(resources[id], "DependsOn")) {
-			depends[dependency.(string)] = true
+		// It begins when the groups can begin, and not behind them: a node that fails is heard also while its group is made.
+		depends := cfn.List(cfn.At(resources[id], "DependsOn"))
+		for _, before := range []any{want.template, "MasterInfoFill"} {
+			if !slices.Contains(depends, before) {
+				t.Errorf("%s begins before %s is there", id, before)
+			}
 		}
-		for _, group := range want.groups {
-			if !depends[group] {
-				t.Errorf("%s runs before %s", id, group)
+		for _, other := range depends {
+			if cfn.At(resources[other.(string)], "Type") == "AWS::AutoScaling::AutoScalingGroup" {
+				t.Errorf("%s begins when %s has ended", id, other)
 			}
 		}
 	}

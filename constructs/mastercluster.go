@@ -261,7 +261,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 		c.groups = append(c.groups, g)
 	}
-	c.nodes.waitFor(c, MasterNodes, c.groups...)
+	c.nodes.waitFor(c, MasterNodes, c.template, c.shared.Filled())
 	return c
 }
 

@@ -167,7 +167,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: &f.cpu,
 	})
-	f.nodes.waitFor(f, 1, f.fleet)
+	f.nodes.waitFor(f, 1, f.template, shared.Filled())
 	return f
 }
 

@@ -245,16 +245,15 @@ func script(scope constructs.Construct, name, text string) *string {
 }
 
 // waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be
-// updated, so nothing that a user may change reaches one.
-func (n node) waitFor(scope constructs.Construct, count int, groups ...awsautoscaling.AutoScalingGroup) {
+// updated, so nothing that a user may change reaches one. It begins when the groups begin, not behind them: CloudFormation may
+// take a group for made only when its instances are in service, and a node that fails must be heard before.
+func (n node) waitFor(scope constructs.Construct, count int, before ...constructs.IDependable) {
 	wait := awscdk.NewCfnWaitCondition(scope, jsii.String(allReadyId), &awscdk.CfnWaitConditionProps{
 		Handle:  n.handle.Ref(),
 		Count:   jsii.Number(count),
 		Timeout: numberText(readyTimeoutSeconds),
 	})
-	for _, group := range groups {
-		wait.Node().AddDependency(group)
-	}
+	wait.Node().AddDependency(before...)
 }
 
 const allReadyId = "AllReady"
