@@ -321,7 +321,10 @@ func (s *Stack) begin(m *Machine, transition string) func() string {
 	for _, specification := range cfn.List(s.applied[m.Group]["LifecycleHookSpecificationList"]) {
 		if cfn.At(specification, "LifecycleTransition") == "autoscaling:EC2_INSTANCE_"+transition {
 			h.result, h.name = "", cfn.At(specification, "LifecycleHookName").(string)
-			h.timeout = time.Duration(number(cfn.At(specification, "HeartbeatTimeout"))) * time.Second / time.Duration(s.Options.Scale)
+			h.timeout = time.Duration(number(cfn.At(specification, "HeartbeatTimeout"))) * time.Second
+			if transition == "TERMINATING" { // only a drain is made of waiting: what a boot does takes its time
+				h.timeout /= time.Duration(s.Options.Scale)
+			}
 		}
 	}
 	h.deadline = time.Now().Add(h.timeout)

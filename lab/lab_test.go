@@ -335,6 +335,9 @@ func checkSecrecy(t *testing.T, s *Stack) {
 	}
 	for _, m := range machines {
 		m.last = m.Log()
+		if t.Failed() {
+			m.last += m.Shell("ps -eo pid,ppid,pgid,stat,wchan:20,etimes,args")
+		}
 		// /etc/lab is the lab's own.
 		upper := filepath.Join(m.dir, "upper")
 		err := filepath.WalkDir(upper, func(file string, entry fs.DirEntry, err error) error {
