@@ -61,7 +61,7 @@ var spoils = []spoil{
 		scenario: "TestMediaNodes/warm_pool:_installed_anew", says: `downloads is "0"`},
 	{name: "passwords in errors are sent", old: `"://[^/ ]*:[^/ ]*@|access_token="`, new: `"nothing like that"`,
 		scenario: "TestLogsOutliveTheirNodes/amzn", says: `tells a password`},
-	{name: "lines of one's own are left out", old: `[[ -z $BEFORE_START ]]||bash`, new: ":||bash",
+	{name: "lines of one's own are left out", old: `[[ -z $BEFORE_START ]]||timeout`, new: ":||timeout",
 		scenario: "TestLinesBeforeStart/run", says: `lines of \S+ is`},
 	{name: "no agent", old: `ship_logs(){ start_agent||`, new: `ship_logs(){ :||`,
 		scenario: "TestLogsOutliveTheirNodes/amzn", says: `it never came: the whole log of the boot`},
