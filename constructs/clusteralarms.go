@@ -66,11 +66,7 @@ type clusterAlarms struct {
 // NewClusterAlarms makes the alarms. It panics on wrong props, with all problems at once.
 func NewClusterAlarms(scope constructs.Construct, id *string, props *ClusterAlarmsProps) ClusterAlarms {
 	var wrong problems
-	wrong.required("Masters", props.Masters == nil, "give the MasterCluster")
-	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
-	wrong.required("LoadBalancer", props.LoadBalancer == nil, "give the MainLoadBalancer")
-	wrong.otherStack(scope, "Masters", props.Masters)
-	wrong.otherStack(scope, "Fleet", props.Fleet)
+	wrong.cluster(scope, props.Masters, props.Fleet, props.LoadBalancer)
 	wrong.report(scope, id)
 
 	a := &clusterAlarms{topic: props.Topic}

@@ -35,11 +35,7 @@ type clusterDashboard struct {
 // NewClusterDashboard makes the dashboard. It panics on wrong props, with all problems at once.
 func NewClusterDashboard(scope constructs.Construct, id *string, props *ClusterDashboardProps) ClusterDashboard {
 	var wrong problems
-	wrong.required("Masters", props.Masters == nil, "give the MasterCluster")
-	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
-	wrong.required("LoadBalancer", props.LoadBalancer == nil, "give the MainLoadBalancer")
-	wrong.otherStack(scope, "Masters", props.Masters)
-	wrong.otherStack(scope, "Fleet", props.Fleet)
+	wrong.cluster(scope, props.Masters, props.Fleet, props.LoadBalancer)
 	wrong.report(scope, id)
 
 	d := &clusterDashboard{}

@@ -62,6 +62,15 @@ func (p *problems) otherStack(scope constructs.Construct, prop string, given con
 	}
 }
 
+// cluster reports what is missing of what watches a whole cluster, and what is of another stack.
+func (p *problems) cluster(scope constructs.Construct, masters MasterCluster, fleet MediaFleet, balancer MainLoadBalancer) {
+	p.required("Masters", masters == nil, "give the MasterCluster")
+	p.required("Fleet", fleet == nil, "give the MediaFleet")
+	p.required("LoadBalancer", balancer == nil, "give the MainLoadBalancer")
+	p.otherStack(scope, "Masters", masters)
+	p.otherStack(scope, "Fleet", fleet)
+}
+
 // report panics once with all problems, named after the construct that is being made.
 func (p *problems) report(scope constructs.IConstruct, id *string) {
 	if len(*p) == 0 {
