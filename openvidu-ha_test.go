@@ -1014,7 +1014,7 @@ func TestGroupsAreFourOfOneAndAFleet(t *testing.T) {
 	}
 	hooks := []any{
 		map[string]any{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"},
-		map[string]any{"LifecycleHookName": "ready", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING", "HeartbeatTimeout": 3600.0, "DefaultResult": "ABANDON"},
+		map[string]any{"LifecycleHookName": "ready", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING", "HeartbeatTimeout": 3600.0, "DefaultResult": "CONTINUE"},
 	}
 	if !reflect.DeepEqual(media["LifecycleHookSpecificationList"], hooks) {
 		t.Errorf("fleet: hooks %v", media["LifecycleHookSpecificationList"])

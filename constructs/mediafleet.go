@@ -156,7 +156,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	// Inside the group, not resources of their own: so no Media Node ever lives without them.
 	resource.SetLifecycleHookSpecificationList([]any{
 		lifecycleHook(drainHook, "TERMINATING", drainHeartbeatSeconds, "CONTINUE"),
-		lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "ABANDON"),
+		lifecycleHook(readyHook, "LAUNCHING", readyTimeoutSeconds, "CONTINUE"), // not ABANDON: it may carry calls by then
 	})
 	if size := or(props.WarmPoolSize, 0); size != 0 {
 		f.newWarmPool(size)

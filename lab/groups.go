@@ -30,7 +30,8 @@ type hook struct {
 	deadline, end time.Time
 	timeout       time.Duration
 	beats         int
-	result        string // "", CONTINUE, ABANDON, EXPIRED
+	result        string // "", CONTINUE, ABANDON, or "expired: " and the default
+	byDefault     string
 }
 
 func (s *Stack) changeGroup(d *cfn.Deployment, id string, properties, old map[string]any, exists bool) error {
@@ -156,7 +157,9 @@ func (s *Stack) Launch(group string) *Machine {
 func (s *Stack) enter(m *Machine) {
 	wait := s.begin(m, "LAUNCHING")
 	go func() {
-		if result := wait(); result != "" && result != "CONTINUE" {
+		// Whether Auto Scaling begins another hook for what is abandoned, AWS does not say: a call on it counts as cut.
+		if result := wait(); strings.HasSuffix(result, "ABANDON") {
+			s.noteCuts(m, result)
 			s.remove(m)
 			m.Terminate(nil)
 		}
@@ -168,9 +171,9 @@ func (s *Stack) warm(group string) {
 	m := s.launch(group, "Warmed:Stopped")
 	wait := s.begin(m, "LAUNCHING")
 	go func() {
-		switch result := wait(); result {
-		case "":
-		case "CONTINUE":
+		switch result := wait(); {
+		case result == "":
+		case strings.HasSuffix(result, "CONTINUE"):
 			m.PowerOff()
 			s.mu.Lock()
 			s.stopped = append(s.stopped, m)
@@ -302,14 +305,18 @@ func (s *Stack) ScaleIn(m *Machine) {
 		if result == "" {
 			return
 		}
-		if calls := m.carriers(); len(calls) > 0 {
-			s.mu.Lock()
-			s.cuts = append(s.cuts, fmt.Sprintf("%s: hook %s while %s ran", m.Id, result, strings.Join(calls, ", ")))
-			s.mu.Unlock()
-		}
+		s.noteCuts(m, result)
 		s.remove(m)
 		m.Terminate(nil)
 	}()
+}
+
+func (s *Stack) noteCuts(m *Machine, result string) {
+	if calls := m.carriers(); len(calls) > 0 {
+		s.mu.Lock()
+		s.cuts = append(s.cuts, fmt.Sprintf("%s: hook %s while %s ran", m.Id, result, strings.Join(calls, ", ")))
+		s.mu.Unlock()
+	}
 }
 
 // begin begins the group's hook of a transition, if there is one. What it gives waits for the hook's completion,
@@ -321,6 +328,7 @@ func (s *Stack) begin(m *Machine, transition string) func() string {
 	for _, specification := range cfn.List(s.applied[m.Group]["LifecycleHookSpecificationList"]) {
 		if cfn.At(specification, "LifecycleTransition") == "autoscaling:EC2_INSTANCE_"+transition {
 			h.result, h.name = "", cfn.At(specification, "LifecycleHookName").(string)
+			h.byDefault = fmt.Sprint("expired: ", cfn.At(specification, "DefaultResult"))
 			h.timeout = time.Duration(number(cfn.At(specification, "HeartbeatTimeout"))) * time.Second
 			if transition == "TERMINATING" { // only a drain is made of waiting: what a boot does takes its time
 				h.timeout /= time.Duration(s.Options.Scale)
@@ -338,7 +346,7 @@ func (s *Stack) begin(m *Machine, transition string) func() string {
 				return ""
 			}
 			if now := time.Now(); h.result == "" && (now.After(h.deadline) || now.After(h.end)) {
-				h.result = "EXPIRED"
+				h.result = h.byDefault
 			}
 			result := h.result
 			s.mu.Unlock()

@@ -50,6 +50,19 @@ func TestMediaNodes(t *testing.T) {
 			eventually(t, "the log", func() bool { return strings.Contains(logged(s), "no space for the images") })
 		})
 	})
+	t.Run("health fails after the start: it is in service before it calls itself unhealthy, so it drains", func(t *testing.T) {
+		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/unhealthy": "9999"}}, func(t *testing.T, s *Stack, m *Machine) {
+			failure(t, s, "MediaReady", "healthy failed", "503")
+			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
+			result, _ := s.Hook(m)
+			expect(t, "end of its launch", result, "CONTINUE")
+			expect(t, "calls that it took", fmt.Sprint(len(m.carriers())), "3")
+			s.ScaleIn(m)
+			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
+			m.Shell("rm /var/lib/standin-docker/*")
+			completed(t, s, m)
+		})
+	})
 	t.Run("scale-out after the wait condition's address expired", func(t *testing.T) {
 		fleet(t, Options{}, func(t *testing.T, s *Stack, m *Machine) {
 			ready(t, s, 0)

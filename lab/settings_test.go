@@ -87,10 +87,13 @@ func beforeStart(lines string) func(cfn.Template) cfn.Template {
 
 func TestLinesBeforeStart(t *testing.T) {
 	t.Parallel()
-	// They find what is installed, with the settings of the secret, and OpenVidu not yet running.
+	// They find what is installed, with the settings of the secret, and OpenVidu not yet running. They may print credentials, and
+	// leave a process behind.
 	const look = `config=(/opt/openvidu/config/node/*.env)
 grep -q REDIS_PASSWORD=. "${config[0]}"
 ! curl -s http://127.0.0.1:7880/ || exit 9
+cat "${config[0]}"
+sleep infinity &
 echo "it's number 1" >>/root/lines`
 	t.Run("run at every boot of every node; a change rolls the masters", func(t *testing.T) {
 		scenario(t, Options{Media: 1, Template: beforeStart(look)}, nil, func(t *testing.T, s *Stack) {

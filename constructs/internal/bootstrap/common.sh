@@ -222,9 +222,16 @@ install_openvidu() {
   systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
 }
 
-# Lines of whoever deploys, between installation and start. The files that they may change hold credentials.
+# Lines of whoever deploys, between installation and start. The files that they may change hold credentials. What they print
+# goes by a file: a process that they leave behind would keep a pipe open, and the boot waiting.
 before_start() {
-  [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START" 2>&1 | redact
+  [[ -n $BEFORE_START ]] || return 0
+  local words code=0
+  words=$(mktemp)
+  timeout 900 bash -euo pipefail -c "$BEFORE_START" >"$words" 2>&1 || code=$?
+  redact <"$words"
+  rm "$words"
+  return "$code"
 }
 
 # put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.

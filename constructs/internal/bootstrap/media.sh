@@ -8,9 +8,11 @@ role_units() {
   unit openvidu-drain drain $'Restart=always\nRestartSec=5'
 }
 
-# A Media Node that cannot work is replaced.
+# A Media Node that cannot work is replaced. Once OpenVidu was started it may carry calls: then it must be in service first, since
+# that is what a drain begins from.
+GIVE_UP=ABANDON
 on_failure() {
-  terminating || hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result ABANDON ||
+  terminating || { hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result "$GIVE_UP" && [[ $GIVE_UP == ABANDON ]]; } ||
     retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" \
       --health-status Unhealthy --no-should-respect-grace-period
 }
@@ -77,6 +79,7 @@ boot() {
   fi
   rm -f "$STATE/warm" # from here on OpenVidu is upgraded as OpenVidu documents
   step wait_for_masters
+  GIVE_UP=CONTINUE
   step start_openvidu
   step healthy http://127.0.0.1:7880/ http://127.0.0.1:9092/
   step signal SUCCESS ready
