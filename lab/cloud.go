@@ -42,6 +42,9 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/registry"
 )
 
 const (
@@ -53,7 +56,16 @@ const (
 
 	installerHost = "s3.eu-west-1.amazonaws.com"
 	agentHost     = "amazoncloudwatch-agent-" + region + ".s3." + region + ".amazonaws.com"
+	dockerHost    = "download.docker.com"
+	getDockerHost = "get.docker.com"
+	composeHost   = "github.com"
+	registryHost  = "registry-1.docker.io"
+	ubuntuHost    = "archive.ubuntu.com"
+	amazonHost    = "amazonlinux.lab.test"
 )
+
+// downloadHosts are what nodes reach outside of AWS.
+var downloadHosts = []string{installerHost, agentHost, dockerHost, getDockerHost, composeHost, registryHost, ubuntuHost, amazonHost}
 
 // Signal is what a node told a wait condition or an update.
 type Signal struct {
@@ -63,7 +75,9 @@ type Signal struct {
 
 // Cloud is AWS for all stacks: moto, the front before it, and who is who.
 type Cloud struct {
-	Dir string
+	Dir      string
+	Registry *registry.Registry
+	clock    *clock
 
 	mu        sync.Mutex
 	machines  map[string]*Machine  // by source address
@@ -132,6 +146,9 @@ func NewCloud(dir string) *Cloud {
 		_, err := run(command[0], command[1:]...)
 		must(err)
 	}
+	var err error
+	c.clock, err = newClock(dir)
+	must(err)
 	for range cap(c.workers) {
 		c.workers <- nil
 	}
@@ -153,7 +170,68 @@ func NewCloud(dir string) *Cloud {
 	secure, err := net.Listen("tcp", address+":443")
 	must(err)
 	go http.Serve(tls.NewListener(secure, c.authority()), http.HandlerFunc(c.download))
+	plain, err := net.Listen("tcp", address+":80")
+	must(err)
+	go http.Serve(plain, http.HandlerFunc(c.download))
+	must(c.newLayer())
+	must(c.newImages())
 	return c
+}
+
+// newLayer makes what every node has over its distribution: the lab's own files, its tool under the names of what it replaces, its CA.
+func (c *Cloud) newLayer() error {
+	layer := filepath.Join(c.Dir, "layer")
+	if _, err := run("cp", "-a", "node/layer", layer); err != nil {
+		return err
+	}
+	if _, err := run("cp", tool, "standins/agent", filepath.Join(layer, "usr/lib/lab")); err != nil {
+		return err
+	}
+	for _, directory := range []string{"usr/bin", "usr/local/sbin", "etc/ssl/certs"} {
+		if err := os.MkdirAll(filepath.Join(layer, directory), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"usr/bin/sleep", "usr/local/sbin/timeout", "usr/local/sbin/mkfs.xfs", "usr/local/sbin/cp", "usr/local/sbin/mv", "usr/local/sbin/umount",
+		"usr/local/sbin/mount", "usr/local/sbin/find", "usr/local/sbin/rm", "usr/local/sbin/xfs_growfs"} {
+		if err := os.Symlink("/usr/lib/lab/tool", filepath.Join(layer, name)); err != nil {
+			return err
+		}
+	}
+	public, err := os.ReadFile(filepath.Join(tree, "base/etc/ssl/certs/ca-certificates.crt"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(layer, "etc/ssl/certs/ca-certificates.crt"), append(public, c.ca...), 0o644)
+}
+
+// newImages fills the registry. Redis and Caddy are Debian's, livekit-server is built from its source; all else is the lab's tool.
+func (c *Cloud) newImages() error {
+	c.Registry = registry.New()
+	layer := func(files []registry.File, err error) v1.Layer {
+		must(err)
+		l, err := registry.Layer(files...)
+		must(err)
+		return l
+	}
+	base := layer([]registry.File{{Path: "/tool", From: tool}}, nil)
+	payload := filepath.Join(tree, "payload")
+	for _, image := range []struct {
+		layers       []v1.Layer
+		repositories []string
+	}{
+		{[]v1.Layer{base}, []string{"openvidu-installer", "openvidu-updater", "minio", "mongo", "openvidu-operator", "ingress", "egress"}},
+		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/redis-server"))}, []string{"redis"}},
+		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/caddy"))}, []string{"openvidu-pro-caddy"}},
+		{[]v1.Layer{base, layer([]registry.File{{Path: "/livekit-server", From: livekitServer}}, nil)}, []string{"openvidu-server-pro"}},
+	} {
+		for _, repository := range image.repositories {
+			if err := c.Registry.Add("/tool", "openvidu/"+repository, image.layers...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // certificate signed by itself.
@@ -173,35 +251,73 @@ func certificate(names ...string) (certificate, key []byte) {
 // authority of all that nodes reach over TLS: the buckets of OpenVidu and of CloudWatch's agent.
 func (c *Cloud) authority() *tls.Config {
 	var key []byte
-	c.ca, key = certificate(installerHost, agentHost)
+	c.ca, key = certificate(downloadHosts...)
 	pair, err := tls.X509KeyPair(c.ca, key)
 	must(err)
 	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }
 
 var (
-	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/[0-9.]+/install_ov_(master|media)_node\.sh$`)
+	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/([0-9.]+)/install_ov_(master|media)_node\.sh$`)
+	updatePath    = regexp.MustCompile(`^/get\.openvidu\.io/update/([0-9.]+)/update\.sh$`)
 	agentPath     = regexp.MustCompile(`^/ubuntu/(amd64|arm64)/latest/amazon-cloudwatch-agent\.deb$`)
+	composePath   = regexp.MustCompile(`^/docker/compose/releases/download/(v[0-9.]+)/docker-compose-Linux-x86_64$`)
 	credential    = regexp.MustCompile(`Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/`)
 )
 
+// download is what nodes reach outside of AWS: repositories, installers, Docker Hub.
 func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	who, _ := c.who(r)
-	if r.Host == agentHost && agentPath.MatchString(r.URL.Path) {
-		io.WriteString(w, "agent\n")
-		return
-	}
-	installer, err := os.ReadFile("standins/installer")
-	if err != nil || who.stack == nil || !installerPath.MatchString(r.URL.Path) {
+	if who.stack == nil {
 		http.NotFound(w, r)
 		return
 	}
-	who.stack.count(who.name, "Download")
-	if serve := who.stack.serving(); serve != nil {
-		serve(w, installer)
+	if outage := who.stack.outage(r.Host); outage != 0 {
+		w.WriteHeader(outage)
 		return
 	}
-	w.Write(installer)
+	archive := func(name string) { http.ServeFile(w, r, filepath.Join(tree, "archive", name)) }
+	switch match := []string(nil); r.Host {
+	case registryHost:
+		c.Registry.ServeHTTP(w, r)
+	case agentHost:
+		if !agentPath.MatchString(r.URL.Path) {
+			http.NotFound(w, r)
+			return
+		}
+		archive("amazon-cloudwatch-agent_1.300.deb")
+	case amazonHost:
+		archive("amazon-cloudwatch-agent_1.300.deb")
+	case dockerHost, ubuntuHost:
+		archive(filepath.Base(r.URL.Path))
+	case getDockerHost:
+		http.ServeFile(w, r, "standins/get-docker")
+	case composeHost:
+		if match = composePath.FindStringSubmatch(r.URL.Path); match == nil {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprintf(w, "#!/bin/sh\n[ \"$*\" != --version ] || { echo Docker Compose version %s; exit; }\nexec /usr/lib/lab/docker/docker-compose \"$@\"\n", match[1])
+	case installerHost:
+		if match = updatePath.FindStringSubmatch(r.URL.Path); match != nil {
+			who.stack.count(who.name, "DownloadUpdate")
+			_, _ = io.WriteString(w, strings.ReplaceAll(standin("update.sh"), "@RELEASE@", match[1]))
+			return
+		}
+		if match = installerPath.FindStringSubmatch(r.URL.Path); match == nil {
+			http.NotFound(w, r)
+			return
+		}
+		installer := []byte(strings.NewReplacer("@RELEASE@", match[1], "@ROLE@", match[2]).Replace(standin("installer")))
+		who.stack.count(who.name, "Download")
+		if serve := who.stack.serving(); serve != nil {
+			serve(w, installer)
+			return
+		}
+		_, _ = w.Write(installer)
+	default:
+		http.NotFound(w, r)
+	}
 }
 
 // who calls, by its address (nodes) or its access key (functions), and which service.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -26,7 +27,8 @@ var (
 	patience       = flag.Duration("patience", 5*time.Minute, "how long a scenario waits for a state: generous, for machines that are busy")
 	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
-	modules, metadataMock string // Node.js packages, and the metadata service's binary
+	modules, metadataMock, tool string // Node.js packages, the metadata service's binary, and what runs inside of nodes
+	tree, livekitServer         string // in the cache: what nodes boot, and LiveKit
 
 	cloud      *Cloud
 	source     cfn.Template
@@ -47,6 +49,9 @@ type row struct {
 	figures             string
 }
 
+// livekitVersion is the newest that builds from the Go module proxy as it is.
+const livekitVersion = "v1.13.5"
+
 // sidesteps is how many scenarios run side by side: they mostly wait.
 const sidesteps = "6"
 
@@ -56,7 +61,15 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	here, err := os.Getwd()
 	must(err)
-	modules, metadataMock = filepath.Join(here, "node_modules"), filepath.Join(here, "bin", "ec2-metadata-mock")
+	modules, metadataMock, tool = filepath.Join(here, "node_modules"), filepath.Join(here, "bin", "ec2-metadata-mock"), filepath.Join(here, "bin", "tool")
+	cache := os.Getenv("OPENVIDU_LAB_CACHE")
+	if cache == "" {
+		cache = "/var/cache/openvidu-lab"
+	}
+	recipe, err := os.ReadFile("node/tree")
+	must(err)
+	tree = filepath.Join(cache, fmt.Sprintf("tree-%x", sha256.Sum256(recipe))[:17])
+	livekitServer = filepath.Join(cache, "livekit-server-"+livekitVersion)
 	dir := os.Getenv("OPENVIDU_LAB")
 	if dir == "" {
 		os.Exit(outside())
@@ -95,6 +108,11 @@ func outside() int {
 	dir, err := os.MkdirTemp("", "openvidu-lab")
 	must(err)
 	defer os.RemoveAll(dir)
+	defer func() {
+		for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"} {
+			removeCgroups(filepath.Join(root, cgroupPrefix, filepath.Base(dir)))
+		}
+	}()
 	command := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}, os.Args...)...)
 	command.Env = append(os.Environ(), "OPENVIDU_LAB="+dir)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
@@ -114,14 +132,38 @@ func outside() int {
 
 // prepare brings what the lab cannot fetch from inside its own network.
 func prepare() {
-	for _, tool := range []string{"moto_server", "aws", "node", "npm", "ip", "nsenter", "losetup", "mkfs.xfs", "mkfs.ext4", "xfs_io", "jq", "curl", "python3", "pgrep", "systemd-analyze"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			fmt.Fprintf(os.Stderr, "the lab needs %s (moto: pip install 'moto[server]'; see docs/lab.md)\n", tool)
-			os.Exit(1)
+	var missing []string
+	for command, from := range map[string]string{"moto_server": "pip install 'moto[server]'", "aws": "pip install awscli", "node": "nodejs", "npm": "npm", "ip": "iproute2", "nsenter": "util-linux",
+		"losetup": "mount", "mkfs.xfs": "xfsprogs", "mkfs.ext4": "e2fsprogs", "xfs_io": "xfsprogs", "jq": "jq", "curl": "curl", "python3": "python3", "mmdebstrap": "mmdebstrap",
+		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables"} {
+		if _, err := exec.LookPath(command); err != nil {
+			missing = append(missing, fmt.Sprintf("%s (%s)", command, from))
 		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		fmt.Fprintf(os.Stderr, "the lab needs %s: install the packages in brackets, Debian's with apt-get install; see docs/lab.md\n", strings.Join(missing, ", "))
+		os.Exit(1)
 	}
 	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")
 	must(err)
+	_, err = run("env", "CGO_ENABLED=0", "go", "build", "-ldflags", "-s -w", "-o", tool, "./tool")
+	must(err)
+	must(os.MkdirAll(filepath.Dir(tree), 0o755))
+	if _, err := os.Stat(tree); err != nil {
+		fmt.Fprintln(os.Stderr, "building the nodes' operating system in", tree)
+		_, err := run("flock", filepath.Dir(tree), "sh", "-c", "[ -d '"+tree+"' ] || node/tree '"+tree+"'")
+		must(err)
+	}
+	if _, err := os.Stat(livekitServer); err != nil {
+		fmt.Fprintln(os.Stderr, "building", livekitServer)
+		bin, err := os.MkdirTemp(filepath.Dir(livekitServer), "build")
+		must(err)
+		defer os.RemoveAll(bin)
+		_, err = run("env", "CGO_ENABLED=0", "GOBIN="+bin, "go", "install", "-ldflags", "-s -w", "github.com/livekit/livekit-server/cmd/server@"+livekitVersion)
+		must(err)
+		must(os.Rename(filepath.Join(bin, "server"), livekitServer))
+	}
 	wanted, err := os.Stat("package.json")
 	must(err)
 	installed, err := os.Stat(filepath.Join(modules, ".package-lock.json"))
@@ -336,7 +378,7 @@ func checkSecrecy(t *testing.T, s *Stack) {
 	for _, m := range machines {
 		m.last = m.Log()
 		if t.Failed() {
-			m.last += m.Shell("ps -eo pid,ppid,pgid,stat,wchan:20,etimes,args")
+			m.last += m.Shell("ps -eo pid,ppid,stat,etimes,args; docker ps -a 2>/dev/null; for c in $(docker ps -aq); do docker logs --tail 4 $c 2>&1; done; journalctl -b --no-pager -o short-monotonic | tail -n 80")
 		}
 		// /etc/lab is the lab's own.
 		upper := filepath.Join(m.dir, "upper")

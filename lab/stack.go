@@ -69,7 +69,8 @@ type Stack struct {
 	expired    bool                // the addresses of wait conditions, after 12 hours
 	fault      func(who, action string) (int, string)
 	serve      func(w http.ResponseWriter, installer []byte)
-	done       chan bool // closed when the stack is gone
+	outages    map[string]int // status codes of download servers
+	done       chan bool      // closed when the stack is gone
 }
 
 // Deploy creates the resources of a template in the order of their dependencies. Groups launch their instances; waiting for
@@ -80,7 +81,7 @@ func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, opti
 		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
 		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
 		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{}, metrics: map[string][]any{},
-		sick: map[string]bool{}, secrets: map[string]bool{}, done: make(chan bool)}
+		sick: map[string]bool{}, secrets: map[string]bool{}, outages: map[string]int{}, done: make(chan bool)}
 	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
 	cloud.mu.Lock()
 	cloud.stacks[s.name] = s
@@ -337,6 +338,19 @@ func (s *Stack) serving() func(w http.ResponseWriter, installer []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.serve
+}
+
+// Outage makes a download server answer every node of the stack with an HTTP status; 0 ends it.
+func (s *Stack) Outage(host string, code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outages[host] = code
+}
+
+func (s *Stack) outage(host string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outages[host]
 }
 
 func (s *Stack) count(who, action string) {
