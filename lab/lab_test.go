@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/nodejs"
 )
 
 var (
@@ -122,22 +123,7 @@ func prepare() {
 	}
 	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")
 	must(err)
-	wanted, err := os.Stat("package.json")
-	must(err)
-	installed, err := os.Stat(filepath.Join(modules, ".package-lock.json"))
-	if err != nil || installed.ModTime().Before(wanted.ModTime()) {
-		for try := 1; ; try++ {
-			_, err := run("npm", "install", "--no-fund", "--no-audit", "--loglevel=error", "--no-package-lock")
-			if err == nil {
-				break
-			}
-			if try == 3 { // a registry may fail for a moment
-				must(err)
-			}
-		}
-		now := time.Now()
-		must(os.Chtimes(filepath.Join(modules, ".package-lock.json"), now, now))
-	}
+	must(nodejs.Install("."))
 }
 
 // newNetwork makes the VPC as a user has it: a public and a private subnet in each of four zones, whose gateways are this
