@@ -44,6 +44,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/iam"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/registry"
 )
 
@@ -88,6 +89,8 @@ type Cloud struct {
 	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
 	ca        []byte
 	workers   chan *worker
+	decider   *iam.Decider
+	managed   sync.Map // policies that AWS manages, by ARN
 }
 
 // principal is who calls AWS: a node (by the name of its group) or a function, in a role of its stack.
@@ -152,8 +155,10 @@ func NewCloud(dir string) *Cloud {
 	for range cap(c.workers) {
 		c.workers <- nil
 	}
+	c.decider, err = iam.Start(".")
+	must(err)
 	server := exec.Command("moto_server", "-H", "127.0.0.1", "-p", "5566")
-	server.Env = append(os.Environ(), "MOTO_EC2_LOAD_DEFAULT_AMIS=true", "MOTO_ACCOUNT_ID="+account)
+	server.Env = append(os.Environ(), "MOTO_EC2_LOAD_DEFAULT_AMIS=true", "MOTO_IAM_LOAD_MANAGED_POLICIES=true", "MOTO_ACCOUNT_ID="+account)
 	daemon(server)
 	if interpreter := pythonOfCli(); interpreter != "" {
 		daemon(exec.Command(interpreter, "standins/awsd", filepath.Join(dir, "awsd")))
@@ -361,6 +366,7 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	}
 	form, _ := url.ParseQuery(string(body))
 	request := request{who: who, service: service, action: form.Get("Action"), form: form, input: map[string]any{}}
+	request.from, _, _ = net.SplitHostPort(r.RemoteAddr)
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
 		request.action = target[strings.LastIndex(target, ".")+1:]
 		must(json.Unmarshal(body, &request.input))

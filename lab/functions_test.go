@@ -32,7 +32,7 @@ func newZone(name string) string {
 
 // The checks ask moto for what EC2 and ACM would know.
 func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "PreflightChecks"
 		elsewhere := importCertificate("other.example.com")
 		zone := newZone("example.net.")
@@ -71,7 +71,7 @@ func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
 
 // CloudFormation may repeat an event late: what came after it must not be lost.
 func TestEventsOutOfOrderLoseNoCredential(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "MasterInfoFill"
 		first := s.Secret()
 		old := s.with(id, nil)

@@ -3,7 +3,6 @@ package lab
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -390,15 +389,11 @@ func (s *Stack) Hook(m *Machine) (result string, beats int) {
 	return "", 0
 }
 
-// carriers are the containers of a Media Node that carry calls.
+// carriers are the services of a Media Node that carry calls.
 func (m *Machine) carriers() (names []string) {
-	files, _ := filepath.Glob(filepath.Join(m.dir, "upper/var/lib/standin-docker/*"))
+	files, _ := filepath.Glob(filepath.Join(m.dir, "upper/var/lib/lab-calls/*.call"))
 	for _, file := range files {
-		content, _ := os.ReadFile(file)
-		lines := strings.Split(string(content), "\n")
-		if slices.Contains([]string{"openvidu", "ingress", "egress"}, lines[0]) || len(lines) > 1 && lines[1] == "true" {
-			names = append(names, filepath.Base(file))
-		}
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".call"))
 	}
 	return names
 }

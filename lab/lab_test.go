@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/nodejs"
 )
 
 var (
@@ -164,22 +165,7 @@ func prepare() {
 		must(err)
 		must(os.Rename(filepath.Join(bin, "server"), livekitServer))
 	}
-	wanted, err := os.Stat("package.json")
-	must(err)
-	installed, err := os.Stat(filepath.Join(modules, ".package-lock.json"))
-	if err != nil || installed.ModTime().Before(wanted.ModTime()) {
-		for try := 1; ; try++ {
-			_, err := run("npm", "install", "--no-fund", "--no-audit", "--loglevel=error", "--no-package-lock")
-			if err == nil {
-				break
-			}
-			if try == 3 { // a registry may fail for a moment
-				must(err)
-			}
-		}
-		now := time.Now()
-		must(os.Chtimes(filepath.Join(modules, ".package-lock.json"), now, now))
-	}
+	must(nodejs.Install("."))
 }
 
 // newNetwork makes the VPC as a user has it: a public and a private subnet in each of four zones, whose gateways are this
@@ -228,14 +214,14 @@ func importCertificate(domain string) any {
 }
 
 // scenario deploys a stack of its own, checks it, and looks at what every scenario must keep. It runs beside others.
-func scenario(t *testing.T, options Options, change map[string]any, check func(t *testing.T, s *Stack)) {
+func scenario(t *testing.T, options Options, change map[string]any, check func(t testing.TB, s *Stack)) {
 	t.Helper()
 	t.Parallel()
 	check(t, deployed(t, options, change))
 }
 
 // deployed is the stack of a scenario, or of its second part; what every scenario must keep is looked at when the test ends.
-func deployed(t *testing.T, options Options, change map[string]any) *Stack {
+func deployed(t testing.TB, options Options, change map[string]any) *Stack {
 	t.Helper()
 	name := t.Name()
 	if options.Row != "" {
@@ -274,7 +260,7 @@ func deployed(t *testing.T, options Options, change map[string]any) *Stack {
 }
 
 // afterwards checks what every scenario must keep.
-func afterwards(t *testing.T, s *Stack) {
+func afterwards(t testing.TB, s *Stack) {
 	checkSecrecy(t, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -350,7 +336,7 @@ var confidential = regexp.MustCompile("PASSWORD|SECRET|KEY|LICENSE")
 
 // checkSecrecy looks for every credential that the secret ever held in all that others than root can read on any node, in
 // every log, root's too, in what left the nodes, and in what the functions printed.
-func checkSecrecy(t *testing.T, s *Stack) {
+func checkSecrecy(t testing.TB, s *Stack) {
 	if _, err := s.readSecret(); err != nil && s.existing()["OpenViduSharedInfo"] != "" && s.existing()["MasterInfoFill"] != "" {
 		t.Error("the secret cannot be read: ", err)
 	}
@@ -401,9 +387,10 @@ func checkSecrecy(t *testing.T, s *Stack) {
 		must(err)
 		// What lies in memory or on the volume is seen from inside.
 		if _, err := m.pid(); err == nil {
-			must(os.WriteFile(filepath.Join(upper, "etc/lab/secrets"), []byte(strings.Join(patterns, "\n")+"\n"), 0o600))
-			found := m.Shell("shopt -s nullglob; for d in /run /tmp; do grep -rIlFf /etc/lab/secrets $d 2>/dev/null; done;" +
-				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt/openvidu -type f -perm /044 -print0 2>/dev/null | xargs -0 -r grep -lFf /etc/lab/secrets; true")
+			m.put("etc/lab/secrets", strings.Join(patterns, "\n")+"\n")
+			// Any other user of the node, what the containers see included; and the journal, whoever may read it.
+			found := m.Shell("chmod 600 /etc/lab/secrets; setpriv --reuid 65534 --regid 65534 --clear-groups grep -rIlF -f /dev/stdin /run /tmp /opt/openvidu /etc </etc/lab/secrets 2>/dev/null; " +
+				"! journalctl -b --no-pager -o cat | grep -qFf /etc/lab/secrets || echo /the/journal; true")
 			if strings.Contains(found, "/") {
 				t.Errorf("%s tells credentials in %s", m.Group, found)
 			}
@@ -441,7 +428,7 @@ func streams(s *Stack) map[string]string {
 }
 
 // eventually waits for a state.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(*patience); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -451,7 +438,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 }
 
 // ready waits for the success of the given slots; 0 stands for all Media Nodes.
-func ready(t *testing.T, s *Stack, slots ...int) {
+func ready(t testing.TB, s *Stack, slots ...int) {
 	t.Helper()
 	eventually(t, fmt.Sprint("slots ready: ", slots), func() bool {
 		for _, signal := range append(s.Signals("MasterReady"), s.Signals("MediaReady")...) {
@@ -485,7 +472,7 @@ func (s *Stack) readyAt(m *Machine) time.Time {
 }
 
 // failure waits for the reason that a node gives.
-func failure(t *testing.T, s *Stack, handle string, parts ...string) {
+func failure(t testing.TB, s *Stack, handle string, parts ...string) {
 	t.Helper()
 	var reason string
 	eventually(t, "a failure", func() bool {
@@ -503,7 +490,7 @@ func failure(t *testing.T, s *Stack, handle string, parts ...string) {
 	}
 }
 
-func expect(t *testing.T, what, got, want string) {
+func expect(t testing.TB, what, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s is %q, want %q", what, got, want)
@@ -519,7 +506,7 @@ func masterIps(s *Stack) string {
 }
 
 // checkMaster looks at a master that says it is ready.
-func checkMaster(t *testing.T, s *Stack, slot int) {
+func checkMaster(t testing.TB, s *Stack, slot int) {
 	t.Helper()
 	secret := s.Secret()
 	var others []string

@@ -13,7 +13,7 @@ func TestLogsOutliveTheirNodes(t *testing.T) {
 	t.Parallel()
 	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
 		t.Run(string(distribution), func(t *testing.T) {
-			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1}, nil, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
 				ready(t, s, 0, 1)
 				master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
 				boot := "master-1/" + master.Id + "/boot"
@@ -61,7 +61,7 @@ func TestNodesWithoutAgentWork(t *testing.T) {
 	t.Parallel()
 	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
 		t.Run(string(distribution), func(t *testing.T) {
-			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1, Files: map[string]string{"etc/lab/no-agent": ""}}, nil, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1, Files: map[string]string{"etc/lab/no-agent": ""}, Outages: map[string]int{agentHost: 404}}, nil, func(t testing.TB, s *Stack) {
 				ready(t, s, 0, 1)
 				for _, m := range []*Machine{s.Machine(Group(1)), s.Machine(MediaGroup)} {
 					if !strings.Contains(m.Log(), "WARNING: no CloudWatch agent") {

@@ -120,6 +120,7 @@ func (m *Machine) create(userData string) {
 	put("etc/lab/scale", fmt.Sprint(options.Scale), 0o644)
 	put("etc/lab/node", m.Id+"\n", 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
+	put("etc/lab/hangs", strings.Join(options.Hangs, " "), 0o644)
 	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.
 	put("etc/systemd/system.conf.d/lab.conf", fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s\nDefaultDeviceTimeoutSec=%d\n", endpoint, max(5, 90/options.Scale)), 0o644)
 	put("etc/systemd/system/openvidu-node.service.d/lab.conf", fmt.Sprintf("[Service]\nRestartSec=%d\n", max(1, 60/options.Scale)), 0o644)
@@ -402,6 +403,7 @@ func (m *Machine) serveMetadata() error {
 		return err
 	}
 	mock := fmt.Sprint(metadata.Process.Pid)
+	_ = m.inNetwork("ip", "link", "del", "imds") // that of the one before, which goes late
 	for _, command := range []string{
 		"ip link add imds netns " + pid + " type veth peer name node netns " + mock,
 		"nsenter -t " + mock + " -n ip link set node up",
@@ -426,6 +428,28 @@ func (m *Machine) stopMetadata() {
 		metadata.Process.Kill()
 		metadata.Wait()
 	}
+}
+
+// Call begins calls that these services of a Media Node carry: openvidu, ingress, egress, or a container of the scenario's own.
+func (m *Machine) Call(services ...string) {
+	for _, service := range services {
+		m.Shell("touch /var/lib/lab-calls/" + service + ".call")
+	}
+}
+
+// HangUp ends the calls of services, all of them when none is named.
+func (m *Machine) HangUp(services ...string) {
+	if len(services) == 0 {
+		services = []string{"*"}
+	}
+	for _, service := range services {
+		m.Shell("rm -f /var/lib/lab-calls/" + service + ".call")
+	}
+}
+
+// told is what the services of a Media Node were told by signals: "egress:quit ingress:quit".
+func (m *Machine) told() string {
+	return m.Shell(`cd /var/lib/lab-calls && for f in told-*; do [[ ! -e $f ]] || echo "${f#told-}:$(paste -sd, "$f")"; done | paste -sd ' '`)
 }
 
 // Run runs a command inside of the machine.

@@ -9,7 +9,7 @@ import (
 
 // A new stack begins with another one's snapshots: as docs/recovery.md has it.
 func TestRestoreFromSnapshots(t *testing.T) {
-	scenario(t, Options{}, nil, func(t *testing.T, old *Stack) {
+	scenario(t, Options{}, nil, func(t testing.TB, old *Stack) {
 		ready(t, old, 1, 2, 3, 4)
 		quiet(t, old, 1, 2, 3, 4)
 		mark(old, 1, 2, 3, 4)

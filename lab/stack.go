@@ -31,7 +31,10 @@ type Options struct {
 	Masters      int                                // slots that are launched at creation; 0: all four, -1: none
 	Template     func(cfn.Template) cfn.Template    // spoils or changes a copy of the template before it is deployed
 	Row          string                             // of the table, when several runs share one
+	Outages      map[string]int                     // download servers that answer with an HTTP status from the beginning
+	Hangs        []string                           // commands that hang in this scenario, whose limits are scaled therefore
 	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
+	IamDelay     time.Duration                      // until a change of a role, a policy or an instance profile takes effect
 }
 
 // Stack is a deployment of a template, with all that AWS knows of it.
@@ -61,6 +64,8 @@ type Stack struct {
 	stopped    []*Machine          // of the warm pool
 	sick       map[string]bool     // instances that called themselves unhealthy
 	refused    []string            // calls that IAM refused
+	early      []string            // calls that IAM refused because of IamDelay alone
+	iam        history             // of IAM resources
 	metrics    map[string][]any    // by name: what nodes told CloudWatch
 	problems   []string            // what the lab could not make sense of
 	secrets    map[string]bool     // every credential that the secret ever held
@@ -81,7 +86,7 @@ func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, opti
 		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
 		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
 		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{}, metrics: map[string][]any{},
-		sick: map[string]bool{}, secrets: map[string]bool{}, outages: map[string]int{}, done: make(chan bool)}
+		sick: map[string]bool{}, iam: history{}, secrets: map[string]bool{}, outages: maps.Clone(options.Outages), done: make(chan bool)}
 	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
 	cloud.mu.Lock()
 	cloud.stacks[s.name] = s
@@ -143,7 +148,7 @@ func (s *Stack) applyResource(d *cfn.Deployment, id string) error {
 	s.mu.Lock()
 	old, exists := s.applied[id]
 	if s.attributes[id] == nil {
-		s.attributes[id] = map[string]any{"": id}
+		s.attributes[id] = iamAttributes(s.name, id, kind)
 	}
 	s.kinds[id] = kind
 	s.mu.Unlock()
@@ -155,6 +160,7 @@ func (s *Stack) applyResource(d *cfn.Deployment, id string) error {
 	}
 	s.mu.Lock()
 	s.applied[id] = properties
+	s.iam.note(id, kind, properties)
 	s.mu.Unlock()
 	return nil
 }
@@ -344,6 +350,9 @@ func (s *Stack) serving() func(w http.ResponseWriter, installer []byte) {
 func (s *Stack) Outage(host string, code int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.outages == nil {
+		s.outages = map[string]int{}
+	}
 	s.outages[host] = code
 }
 

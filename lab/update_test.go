@@ -9,7 +9,7 @@ import (
 )
 
 // checkEverywhere looks for a setting on every master.
-func checkEverywhere(t *testing.T, s *Stack, key, want string) {
+func checkEverywhere(t testing.TB, s *Stack, key, want string) {
 	t.Helper()
 	for slot := 1; slot <= 4; slot++ {
 		expect(t, key, s.Machine(Group(slot)).Shell("sed -n 's/^"+key+"=//p' /opt/openvidu/config/cluster/openvidu.env"), want)
@@ -17,7 +17,7 @@ func checkEverywhere(t *testing.T, s *Stack, key, want string) {
 }
 
 func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
-	scenario(t, Options{Media: 1, Hold: After(time.Second)}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Media: 1, Hold: After(time.Second)}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1, 2, 3, 4)
 		quiet(t, s, 1, 2, 3, 4)
 		mark(s, 1, 2, 3, 4)
@@ -44,7 +44,7 @@ func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
 }
 
 func TestUpdateThatChangesNoNodeReplacesNone(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
 		if err := s.Update(map[string]any{"ScaleTargetCPU": 60, "MaxNumberOfMediaNodes": 7}); err != nil {
@@ -65,7 +65,7 @@ func TestUpdateThatFailsRollsBack(t *testing.T) {
 		}
 		return nil
 	}
-	scenario(t, Options{Scale: 60, NodeFiles: broken}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Scale: 60, NodeFiles: broken}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 1, 2, 3, 4)
 		mark(s, 1, 2, 3, 4)
 		others := []*Machine{s.Machine(Group(2)), s.Machine(Group(3)), s.Machine(Group(4))}
@@ -88,7 +88,7 @@ func TestUpdateThatFailsRollsBack(t *testing.T) {
 }
 
 func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
-	scenario(t, Options{Masters: 1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 1)
 		master, secret := s.Machine(Group(1)), s.Secret()
 		for parameter, c := range map[string]struct {
@@ -115,7 +115,7 @@ func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
 
 // CloudFormation calls functions more than once, and not always in order.
 func TestFunctionsAreIdempotent(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "MasterInfoFill"
 		text := func() string { content, _ := json.Marshal(s.Secret()); return string(content) }
 		succeeds := func(event Event) Answer {
@@ -152,7 +152,7 @@ func TestFunctionsAreIdempotent(t *testing.T) {
 }
 
 func TestCallsBeyondARoleAreRefused(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1, Refused: []string{"PutSecretValue", "AttachVolume", "CompleteLifecycleAction", "SetInstanceHealth", "TerminateInstances"}}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1, Refused: []string{"PutSecretValue", "AttachVolume", "CompleteLifecycleAction", "SetInstanceHealth", "TerminateInstances"}}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		other := s.volume(2).id
 		for group, calls := range map[string][]string{
