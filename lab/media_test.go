@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,29 +37,53 @@ func TestMediaNodes(t *testing.T) {
 		s.figures = fmt.Sprint(beats, " heartbeats")
 		s.mu.Unlock()
 	}
-	// outlast what the hook waits for a heartbeat, and a fifth more.
-	outlast := func(s *Stack) { time.Sleep(3600 * time.Second / time.Duration(s.Options.Scale) * 6 / 5) }
+	// outlast what the hook waits for a heartbeat, and a fifth more; it waits once the instance is deregistered.
+	outlast := func(t *testing.T, s *Stack, m *Machine) {
+		t.Helper()
+		eventually(t, "Terminating:Wait", func() bool { return s.State(m) == "Terminating:Wait" })
+		time.Sleep(3600 * time.Second / time.Duration(s.Options.Scale) * 6 / 5)
+	}
+	// first gives files to the first Media Node alone: what replaces it is well.
+	first := func(files map[string]string) func(m *Machine) map[string]string {
+		var given sync.Once
+		return func(m *Machine) (mine map[string]string) {
+			if m.Group == MediaGroup {
+				given.Do(func() { mine = files })
+			}
+			return mine
+		}
+	}
+	replaced := func(t *testing.T, s *Stack, m *Machine) {
+		t.Helper()
+		eventually(t, "a replacement that is ready", func() bool {
+			fresh := s.Machine(MediaGroup)
+			return fresh != nil && fresh != m && !s.readyAt(fresh).IsZero() && s.State(fresh) == "InService"
+		})
+	}
+	// installations of a node, by its log: each is a download.
+	installations := func(m *Machine) int { return strings.Count(m.Log(), "== install_media") }
 	signals := func(m *Machine) string {
 		return m.Shell("grep -c SIGQUIT /var/lib/standin-docker/* | sed 's/.*docker.//' | paste -sd ' '")
 	}
 	t.Run("installation fails: given up at once, and the reason outlives it", func(t *testing.T) {
-		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/installer-fails": "99"}}, func(t *testing.T, s *Stack, m *Machine) {
+		fleet(t, Options{Scale: 200, NodeFiles: first(map[string]string{"etc/lab/installer-fails": "99"})}, func(t *testing.T, s *Stack, m *Machine) {
 			failure(t, s, "MediaReady", "install_media failed", "no space for the images")
 			eventually(t, "its end", m.gone)
 			result, _ := s.Hook(m)
 			expect(t, "end of its launch", result, "ABANDON")
 			eventually(t, "the log", func() bool { return strings.Contains(logged(s), "no space for the images") })
+			replaced(t, s, m)
 		})
 	})
 	t.Run("health fails after the start: it is in service before it calls itself unhealthy, so it drains", func(t *testing.T) {
-		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/unhealthy": "9999"}}, func(t *testing.T, s *Stack, m *Machine) {
+		fleet(t, Options{Scale: 200, NodeFiles: first(map[string]string{"etc/lab/unhealthy": "9999"})}, func(t *testing.T, s *Stack, m *Machine) {
 			failure(t, s, "MediaReady", "healthy failed", "503")
 			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
-			result, _ := s.Hook(m)
-			expect(t, "end of its launch", result, "CONTINUE")
 			expect(t, "calls that it took", fmt.Sprint(len(m.carriers())), "3")
-			s.ScaleIn(m)
+			expect(t, "its way", strings.Join(s.Lifecycle(m)[:5], " "), "Pending Pending:Wait Pending:Proceed InService Terminating")
 			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
+			replaced(t, s, m) // while it drains
+			waits(t, s, m, "while calls were live")
 			m.Shell("rm /var/lib/standin-docker/*")
 			completed(t, s, m)
 		})
@@ -78,7 +103,7 @@ func TestMediaNodes(t *testing.T) {
 			ready(t, s, 0)
 			m.Shell("printf 'agent-1\\ntrue\\n' >/var/lib/standin-docker/id-agent; printf 'caddy\\n\\n' >/var/lib/standin-docker/id-other")
 			s.ScaleIn(m)
-			outlast(s)
+			outlast(t, s, m)
 			expect(t, "signals", signals(m), "id-agent:1 id-egress:1 id-ingress:1 id-openvidu:1 id-other:0")
 			waits(t, s, m, "while calls were live")
 			m.Shell("cd /var/lib/standin-docker && rm id-openvidu id-ingress id-egress")
@@ -115,7 +140,7 @@ func TestMediaNodes(t *testing.T) {
 			m.Shell("rm /etc/lab/docker-broken")
 			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
 			s.Fault(nil)
-			outlast(s)
+			outlast(t, s, m)
 			waits(t, s, m, "while calls were live")
 			s.Fault(func(who, action string) (int, string) {
 				if who == MediaGroup {
@@ -134,7 +159,7 @@ func TestMediaNodes(t *testing.T) {
 			ready(t, s, 0)
 			m.Shell("touch /etc/lab/docker-hangs")
 			s.ScaleIn(m)
-			outlast(s)
+			outlast(t, s, m)
 			waits(t, s, m, "while Docker hung")
 			m.Shell("rm /etc/lab/docker-hangs")
 			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
@@ -169,7 +194,7 @@ func TestMediaNodes(t *testing.T) {
 		})
 	})
 	t.Run("warm pool: installed, stopped, started when it is needed", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Media: 1, Scale: 120}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
 			ready(t, s, 0, 1)
 			cold := s.Machine(MediaGroup)
 			eventually(t, "end of its launch", func() bool { result, _ := s.Hook(cold); return result != "" })
@@ -182,14 +207,15 @@ func TestMediaNodes(t *testing.T) {
 			}
 			expect(t, "calls that it took", fmt.Sprint(m.carriers()), "[]")
 			s.SetSecret(map[string]any{"REDIS_PASSWORD": "rotated-meanwhile"})
-			downloads, start := s.Calls(MediaGroup, "Download"), time.Now()
+			before, start := installations(m), time.Now()
 			expect(t, "the instance", s.ScaleOut().Id, m.Id)
 			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
 			warm := s.readyAt(m).Sub(start)
 			eventually(t, "the end of its launch", func() bool { result, _ := s.Hook(m); return result == "CONTINUE" })
 			expect(t, "health", m.Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:9092/"), "200")
 			expect(t, "settings", m.Shell("cat /opt/openvidu/config/node/media_node.env"), "REDIS_PASSWORD=rotated-meanwhile")
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "0")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "0")
+			eventually(t, "another stopped instance", func() bool { return len(s.Stopped()) == 1 && s.Stopped()[0] != m })
 			s.ScaleIn(m)
 			eventually(t, "signals", func() bool { return signals(m) == "id-egress:1 id-ingress:1 id-openvidu:1" })
 			m.Shell("rm /var/lib/standin-docker/*")
@@ -204,17 +230,17 @@ func TestMediaNodes(t *testing.T) {
 		scenario(t, Options{Masters: 1}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
 			eventually(t, "a stopped instance", func() bool { return len(s.Stopped()) == 1 })
 			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.10.0"})
-			downloads := s.Calls(MediaGroup, "Download")
+			before := installations(s.Stopped()[0])
 			m := s.ScaleOut()
 			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "1")
 			// A node in service is upgraded as OpenVidu documents: a reboot leaves its installation alone.
 			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.11.0"})
 			m.Shell("rm /var/lib/standin-docker/*")
 			m.PowerOff()
 			must(m.PowerOn())
 			eventually(t, "ready again", func() bool { return strings.Count(m.Log(), "== report_ready") == 3 })
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "1")
 		})
 	})
 	t.Run("a node in service that fails after a reboot calls itself unhealthy", func(t *testing.T) {
@@ -226,6 +252,7 @@ func TestMediaNodes(t *testing.T) {
 			m.PowerOff()
 			must(m.PowerOn())
 			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
+			replaced(t, s, m)
 		})
 	})
 	t.Run("warm pool: what cannot be installed is given up at once", func(t *testing.T) {
