@@ -321,16 +321,20 @@ func TestInstanceRefresh(t *testing.T) {
 func TestWarmPoolStates(t *testing.T) {
 	t.Parallel()
 	t.Run("the metadata lag behind", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Scale: 120, StateLag: 300 * time.Millisecond, Template: short}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Scale: 120, StateLag: time.Second, Template: short}, map[string]any{"WarmPoolSize": 1}, func(t *testing.T, s *Stack) {
 			eventually(t, "a stopped instance", func() bool { return len(s.Stopped()) == 1 })
 			m := s.Stopped()[0]
 			expect(t, "its way", strings.Join(s.Lifecycle(m), " "), "Warmed:Pending Warmed:Pending:Wait Warmed:Pending:Proceed Warmed:Stopped")
+			target := func() string {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return m.state
+			}
 			s.ScaleOut()
+			expect(t, "metadata right after the start", target(), "Warmed:Stopped")
+			eventually(t, "new metadata", func() bool { return target() == "InService" })
 			eventually(t, "service", is(s, m, "InService"))
 			expect(t, "its way", strings.Join(s.Lifecycle(m)[4:], " "), "Pending Pending:Wait Pending:Proceed InService")
-			m.mu.Lock()
-			expect(t, "metadata", m.state, "InService")
-			m.mu.Unlock()
 		})
 	})
 	t.Run("reuse on scale-in", func(t *testing.T) {

@@ -22,17 +22,7 @@ func (s *Stack) stays(i *instance, turn chan struct{}, state string) bool {
 	return true
 }
 
-// move begins a transition of an instance out of a state that allows it: whatever the instance waited for is moot.
-func (s *Stack) move(i *instance, state string, allowed func(state string) bool) (turn chan struct{}, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !allowed(i.state) {
-		return nil, false
-	}
-	return s.moveLocked(i, state), true
-}
-
-// moveLocked is move with the stack's mutex held.
+// moveLocked begins a transition of an instance: whatever it waited for is moot. The stack's mutex is held.
 func (s *Stack) moveLocked(i *instance, state string) chan struct{} {
 	close(i.turn)
 	i.turn = make(chan struct{})
@@ -306,8 +296,12 @@ func (s *Stack) startWarm(i *instance, cause string) {
 	if err := m.PowerOn(); err != nil && !m.gone() && !s.over() {
 		s.complain("%s does not start again: %s", m.Id, err)
 	}
-	if s.Options.StateLag > 0 && s.within(turn, s.Options.StateLag) {
-		s.tell(m, inService)
+	if s.Options.StateLag > 0 {
+		go func() {
+			if s.within(turn, s.Options.StateLag) {
+				s.tell(m, inService)
+			}
+		}()
 	}
 	s.reconcile(i.group, s.lacking(i.group))
 }
@@ -343,7 +337,11 @@ func (s *Stack) end(i *instance, e ending) bool {
 	if strings.HasSuffix(i.state, retainedSuffix) { // its hook had its chance
 		e.straight = true
 	}
+	hooks := i.hooks
 	turn := s.moveLocked(i, first)
+	if e.straight { // no hook begins: the last one's result stands
+		i.hooks = hooks
+	}
 	s.mu.Unlock()
 	var a *activity
 	if !e.silent {
