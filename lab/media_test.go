@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,28 +37,53 @@ func TestMediaNodes(t *testing.T) {
 		s.figures = fmt.Sprint(beats, " heartbeats")
 		s.mu.Unlock()
 	}
-	// outlast what the hook waits for a heartbeat, and a fifth more.
-	outlast := func(s *Stack) { cloud.clock.Sleep(3600 * time.Second / time.Duration(s.Options.Scale) * 6 / 5) }
+	// outlast what the hook waits for a heartbeat, and a fifth more; it waits once the instance is deregistered.
+	outlast := func(t testing.TB, s *Stack, m *Machine) {
+		t.Helper()
+		eventually(t, "Terminating:Wait", func() bool { return s.State(m) == "Terminating:Wait" })
+		cloud.clock.Sleep(3600 * time.Second / time.Duration(s.Options.Scale) * 6 / 5)
+	}
+	// first gives files to the first Media Node alone: what replaces it is well.
+	first := func(files map[string]string) func(m *Machine) map[string]string {
+		var given sync.Once
+		return func(m *Machine) (mine map[string]string) {
+			if m.Group == MediaGroup {
+				given.Do(func() { mine = files })
+			}
+			return mine
+		}
+	}
+	replaced := func(t testing.TB, s *Stack, m *Machine) {
+		t.Helper()
+		eventually(t, "a replacement that is ready", func() bool {
+			fresh := s.Machine(MediaGroup)
+			return fresh != nil && fresh != m && !s.readyAt(fresh).IsZero() && s.State(fresh) == "InService"
+		})
+	}
+	// installations of a node, by its log: each is a download.
+	installations := func(m *Machine) int { return strings.Count(m.Log(), "== install_media") }
 	const all = "egress:quit ingress:quit openvidu:quit"
 	t.Run("installation fails: given up at once, and the reason outlives it", func(t *testing.T) {
-		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/installer-fails": "99"}}, func(t testing.TB, s *Stack, m *Machine) {
+		fleet(t, Options{Scale: 200, NodeFiles: first(map[string]string{"etc/lab/installer-fails": "99"})}, func(t testing.TB, s *Stack, m *Machine) {
 			failure(t, s, "MediaReady", "install_media failed", "no space for the images")
 			eventually(t, "its end", m.gone)
 			result, _ := s.Hook(m)
 			expect(t, "end of its launch", result, "ABANDON")
 			eventually(t, "the log", func() bool { return strings.Contains(logged(s), "no space for the images") })
+			replaced(t, s, m)
 		})
 	})
 	t.Run("health fails after the start: it is in service before it calls itself unhealthy, so it drains", func(t *testing.T) {
-		fleet(t, Options{Scale: 200, Files: map[string]string{"etc/lab/unhealthy": "9999"}}, func(t testing.TB, s *Stack, m *Machine) {
+		fleet(t, Options{Scale: 200, NodeFiles: first(map[string]string{"etc/lab/unhealthy": "9999"})}, func(t testing.TB, s *Stack, m *Machine) {
+			eventually(t, "services", func() bool { return running(m) == "egress ingress openvidu" })
+			m.Call("openvidu")
 			failure(t, s, "MediaReady", "healthy failed", "503")
 			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
-			result, _ := s.Hook(m)
-			expect(t, "end of its launch", result, "CONTINUE")
 			expect(t, "services", running(m), "egress ingress openvidu")
-			m.Call("openvidu")
-			s.ScaleIn(m)
+			expect(t, "its way", strings.Join(s.Lifecycle(m)[:5], " "), "Pending Pending:Wait Pending:Proceed InService Terminating")
 			eventually(t, "signals", func() bool { return m.told() == all })
+			replaced(t, s, m) // while it drains
+			waits(t, s, m, "while calls were live")
 			m.HangUp()
 			completed(t, s, m)
 		})
@@ -69,7 +95,7 @@ func TestMediaNodes(t *testing.T) {
 			late := s.Launch(MediaGroup)
 			eventually(t, "its end of the boot", func() bool { return strings.Contains(late.Log(), "no stack creation waits") })
 			expect(t, "health", late.Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:9092/"), "200")
-			eventually(t, "the end of the boot", func() bool { return late.Shell("systemctl is-active openvidu-node") == "active" })
+			eventually(t, "code of the boot", func() bool { return late.Shell("systemctl is-active openvidu-node") == "active" })
 		})
 	})
 	t.Run("drain waits for rooms, streams, recordings and agents", func(t *testing.T) {
@@ -80,7 +106,7 @@ func TestMediaNodes(t *testing.T) {
 			m.Shell(container + "--name other docker.io/openvidu/egress:3.9.0 carrier other 9192")
 			m.Call("openvidu", "ingress", "egress", "agent")
 			s.ScaleIn(m)
-			outlast(s)
+			outlast(t, s, m)
 			expect(t, "signals", m.told(), "agent:quit egress:quit ingress:quit openvidu:quit")
 			waits(t, s, m, "while calls were live")
 			m.HangUp("openvidu", "ingress", "egress")
@@ -118,7 +144,7 @@ func TestMediaNodes(t *testing.T) {
 			m.Shell("umount /usr/bin/docker")
 			eventually(t, "signals", func() bool { return m.told() == all })
 			s.Fault(nil)
-			outlast(s)
+			outlast(t, s, m)
 			waits(t, s, m, "while calls were live")
 			s.Fault(func(who, action string) (int, string) {
 				if who == MediaGroup {
@@ -138,7 +164,7 @@ func TestMediaNodes(t *testing.T) {
 			m.Call("openvidu")
 			m.Shell("pkill -STOP dockerd")
 			s.ScaleIn(m)
-			outlast(s)
+			outlast(t, s, m)
 			waits(t, s, m, "while Docker hung")
 			m.Shell("pkill -CONT dockerd")
 			eventually(t, "signals", func() bool { return m.told() == all })
@@ -177,7 +203,7 @@ func TestMediaNodes(t *testing.T) {
 		})
 	})
 	t.Run("warm pool: installed, stopped, started when it is needed", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1}, map[string]any{"WarmPoolSize": 1}, func(t testing.TB, s *Stack) {
+		scenario(t, Options{Masters: 1, Media: 1, Scale: 120}, map[string]any{"WarmPoolSize": 1}, func(t testing.TB, s *Stack) {
 			ready(t, s, 0, 1)
 			cold := s.Machine(MediaGroup)
 			eventually(t, "end of its launch", func() bool { result, _ := s.Hook(cold); return result != "" })
@@ -189,14 +215,15 @@ func TestMediaNodes(t *testing.T) {
 				t.Errorf("it was not only warmed:\n%s", log)
 			}
 			s.SetSecret(map[string]any{"REDIS_PASSWORD": "rotated-meanwhile"})
-			downloads, start := s.Calls(MediaGroup, "Download"), time.Now()
+			before, start := installations(m), time.Now()
 			expect(t, "the instance", s.ScaleOut().Id, m.Id)
 			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
 			warm := s.readyAt(m).Sub(start)
 			eventually(t, "the end of its launch", func() bool { result, _ := s.Hook(m); return result == "CONTINUE" })
 			expect(t, "health", m.Shell("curl -so /dev/null -w '%{http_code}' http://127.0.0.1:9092/"), "200")
 			expect(t, "settings", m.Shell("grep REDIS_PASSWORD /opt/openvidu/config/node/media_node.env"), "REDIS_PASSWORD=rotated-meanwhile")
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "0")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "0")
+			eventually(t, "another stopped instance", func() bool { return len(s.Stopped()) == 1 && s.Stopped()[0] != m })
 			m.Call("openvidu")
 			s.ScaleIn(m)
 			eventually(t, "signals", func() bool { return m.told() == all })
@@ -212,17 +239,17 @@ func TestMediaNodes(t *testing.T) {
 		scenario(t, Options{Masters: 1}, map[string]any{"WarmPoolSize": 1}, func(t testing.TB, s *Stack) {
 			eventually(t, "a stopped instance", func() bool { return len(s.Stopped()) == 1 })
 			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.10.0"})
-			downloads := s.Calls(MediaGroup, "Download")
+			before := installations(s.Stopped()[0])
 			m := s.ScaleOut()
 			eventually(t, "its success", func() bool { return !s.readyAt(m).IsZero() })
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "1")
 			// A node in service is upgraded as OpenVidu documents: a reboot leaves its installation alone.
 			s.SetSecret(map[string]any{"OPENVIDU_VERSION": "3.11.0"})
 			m.HangUp()
 			m.PowerOff()
 			must(m.PowerOn())
 			eventually(t, "ready again", func() bool { return strings.Count(m.Log(), "== report_ready") == 3 })
-			expect(t, "downloads", fmt.Sprint(s.Calls(MediaGroup, "Download")-downloads), "1")
+			expect(t, "downloads", fmt.Sprint(installations(m)-before), "1")
 		})
 	})
 	t.Run("a node in service that fails after a reboot calls itself unhealthy", func(t *testing.T) {
@@ -234,6 +261,7 @@ func TestMediaNodes(t *testing.T) {
 			m.PowerOff()
 			must(m.PowerOn())
 			eventually(t, "unhealthy", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] })
+			replaced(t, s, m)
 		})
 	})
 	t.Run("warm pool: what cannot be installed is given up at once", func(t *testing.T) {

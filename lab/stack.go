@@ -35,6 +35,8 @@ type Options struct {
 	Hangs        []string                           // commands that hang in this scenario, whose limits are scaled therefore
 	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
 	IamDelay     time.Duration                      // until a change of a role, a policy or an instance profile takes effect
+	Tags         map[string]string                  // of the stack, which CloudFormation hands on
+	StateLag     time.Duration                      // how long the metadata name the old state after a start from the warm pool
 }
 
 // Stack is a deployment of a template, with all that AWS knows of it.
@@ -59,19 +61,22 @@ type Stack struct {
 	signals    map[string][]Signal // by wait condition handle
 	updates    map[string][]Signal // by group
 	rolling    map[string]bool     // groups that wait for signals
-	hooks      map[string]*hook    // by instance
-	cuts       []string            // calls of users that were cut
-	stopped    []*Machine          // of the warm pool
-	sick       map[string]bool     // instances that called themselves unhealthy
-	refused    []string            // calls that IAM refused
-	early      []string            // calls that IAM refused because of IamDelay alone
-	iam        history             // of IAM resources
-	metrics    map[string][]any    // by name: what nodes told CloudWatch
-	problems   []string            // what the lab could not make sense of
-	secrets    map[string]bool     // every credential that the secret ever held
-	words      []string            // what functions and consoles printed
-	figures    string              // of the scenario, for the table
-	expired    bool                // the addresses of wait conditions, after 12 hours
+	groups     map[string]*scalingGroup
+	instances  map[string]*instance // by id, those that are gone too
+	events     []map[string]any     // of Auto Scaling, as EventBridge got them
+	deleted    []Gone
+	targets    func(targetGroup string, m *Machine, state string) // observes registered, draining and gone targets; nil: nobody does
+	cuts       []string                                           // calls of users that were cut
+	sick       map[string]bool                                    // instances that called themselves unhealthy
+	refused    []string                                           // calls that IAM refused
+	early      []string                                           // calls that IAM refused because of IamDelay alone
+	iam        history                                            // of IAM resources
+	metrics    map[string][]any                                   // by name: what nodes told CloudWatch
+	problems   []string                                           // what the lab could not make sense of
+	secrets    map[string]bool                                    // every credential that the secret ever held
+	words      []string                                           // what functions and consoles printed
+	figures    string                                             // of the scenario, for the table
+	expired    bool                                               // the addresses of wait conditions, after 12 hours
 	fault      func(who, action string) (int, string)
 	serve      func(w http.ResponseWriter, installer []byte)
 	outages    map[string]int // status codes of download servers
@@ -85,7 +90,7 @@ func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, opti
 	s := &Stack{Cloud: cloud, Options: options, name: fmt.Sprint("openvidu-", number), status: "CREATE_IN_PROGRESS",
 		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
 		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
-		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{}, metrics: map[string][]any{},
+		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, groups: map[string]*scalingGroup{}, instances: map[string]*instance{}, metrics: map[string][]any{},
 		sick: map[string]bool{}, iam: history{}, secrets: map[string]bool{}, outages: maps.Clone(options.Outages), done: make(chan bool)}
 	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
 	cloud.mu.Lock()
@@ -217,12 +222,7 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 	case "AWS::AutoScaling::AutoScalingGroup":
 		return s.changeGroup(d, id, properties, old, exists)
 	case "AWS::AutoScaling::WarmPool":
-		if properties["PoolState"] != "Stopped" || properties["MinSize"] != properties["MaxGroupPreparedCapacity"] {
-			return fmt.Errorf("the lab knows no warm pool like %v", properties)
-		}
-		for range int(number(properties["MinSize"])) {
-			go s.warm(MediaGroup)
-		}
+		return s.putWarmPool(properties)
 	}
 	if strings.HasPrefix(kind, "Custom::") {
 		event := Event{RequestType: "Create", ResourceProperties: properties}
@@ -346,6 +346,9 @@ func (s *Stack) serving() func(w http.ResponseWriter, installer []byte) {
 	return s.serve
 }
 
+// now in the lab's time, which deadlines are measured in.
+func (s *Stack) now() time.Time { return s.Cloud.clock.Now() }
+
 // Outage makes a download server answer every node of the stack with an HTTP status; 0 ends it.
 func (s *Stack) Outage(host string, code int) {
 	s.mu.Lock()
@@ -411,18 +414,15 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 	accept := func(result string) {
 		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>", request.action, result)
 	}
+	if request.service == "autoscaling" {
+		return s.answerAutoScaling(w, request.action, form)
+	}
 	instance := form.Get("InstanceId")
 	switch request.action {
 	case "AttachNetworkInterface":
 		s.attachInterface(w, r, body, form.Get("NetworkInterfaceId"), s.machineById(instance))
 	case "AttachVolume":
 		s.attachVolume(w, r, body, form.Get("VolumeId"), s.machineById(instance))
-	case "CompleteLifecycleAction", "RecordLifecycleActionHeartbeat":
-		if problem := s.lifecycleCall(request.action, instance, form); problem != "" {
-			refuse(w, http.StatusBadRequest, "ValidationError", problem)
-		} else {
-			accept("")
-		}
 	case "PutMetricData":
 		data := cfn.List(request.input["MetricData"])
 		for d := 1; form.Has(fmt.Sprintf("MetricData.member.%d.MetricName", d)); d++ {
@@ -446,11 +446,6 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 		w.Header().Set("Smithy-Protocol", "rpc-v2-cbor")
 		w.Header().Set("Content-Type", "application/cbor")
 		w.Write([]byte{0xa0})
-	case "SetInstanceHealth":
-		s.mu.Lock()
-		s.sick[instance] = form.Get("HealthStatus") == "Unhealthy"
-		s.mu.Unlock()
-		accept("")
 	case "SignalResource":
 		id := form.Get("LogicalResourceId")
 		s.mu.Lock()
