@@ -116,6 +116,10 @@ type FlowResult struct {
 	Pauses        []Silence `json:"pauses"`   // of the publisher itself, over the threshold
 	MeanDelayMs   float64   `json:"mean_delay_ms"`
 	MaxDelayMs    int64     `json:"max_delay_ms"`
+
+	// Of webrtc/call.mjs alone: 10 ms of sound each.
+	FramesSent  uint64 `json:"frames_sent,omitempty"`
+	FramesHeard uint64 `json:"frames_heard,omitempty"`
 }
 
 // Add counts a join, or a short call, that was tried.
