@@ -149,7 +149,7 @@ func TestPacketsWithoutAMark(t *testing.T) {
 	l.receive(l.send(2)...)
 	l.flow.Packet(make([]byte, 200), l.now.Add(10*time.Second))
 	broken := make([]byte, MarkSize)
-	Mark{Number: 1 << 40}.Put(broken)
+	Mark{Number: maxNumber}.Put(broken)
 	l.flow.Packet(broken, l.now.Add(20*time.Second))
 	l.expect(t, 2, 2, 2, 0, 0, 0)
 	if r := l.result(); r.Longest.Ms != 20 {

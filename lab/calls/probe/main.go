@@ -2,8 +2,8 @@
 //
 //	probe listen [-sweep N]               on the target: reports which ports' probes arrived, by source, once its standard input ends
 //	                                      or on SIGTERM; "listening" on its standard error says that it is ready
-//	probe send -target ADDRESS [-tcp 1-65535] [-udp 1-65535] [-rate 60000] [-rounds 1] [-sweep N]
-//	                                      sends one packet to each port
+//	probe send -target ADDRESS [-tcp 1-65535] [-udp 1-65535] [-rate 80000] [-rounds 2] [-sweep N]
+//	                                      sends a packet to each port, in each round
 //	probe answer -target ADDRESS -tcp 443,7880 [-timeout 2s]
 //	                                      connects, to see which of the ports answer
 //
@@ -42,8 +42,8 @@ func run(args []string) error {
 	source := flags.String("source", "", "IPv4 `address` to send from; empty: as the routes have it")
 	tcp := flags.String("tcp", "", "`ports` and ranges, as 443,7880-7881")
 	udp := flags.String("udp", "", "`ports` and ranges")
-	rate := flags.Int("rate", 60000, "packets a second; 0 for as fast as it goes")
-	rounds := flags.Int("rounds", 1, "how often to send to each port")
+	rate := flags.Int("rate", 80000, "packets a second; 0 for as fast as it goes")
+	rounds := flags.Int("rounds", 2, "how often to send to each port; a hop loses packets while it resolves the next one's address")
 	sweepNumber := flags.Uint("sweep", 0, "`number` of the sweep; a listener with a number ignores the others")
 	timeout := flags.Duration("timeout", 2*time.Second, "of a connection")
 	if err := flags.Parse(args[1:]); err != nil {

@@ -38,7 +38,7 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
 
@@ -55,7 +55,7 @@ func TestServeEndsAfterTheLastStreamOnSIGQUIT(t *testing.T) {
 	defer func() { _ = server.Process.Kill() }()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if connection, err := net.Dial("tcp", address); err == nil {
-			connection.Close()
+			_ = connection.Close()
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatal(err)

@@ -116,7 +116,7 @@ func (p Publish) run(ctx context.Context, result *Published) error {
 
 func (p Publish) send(ctx context.Context, client *gortmplib.Client, result *Published, ended <-chan error) error {
 	audio := &gortmplib.Track{Codec: &codecs.MPEG4Audio{Config: &mpeg4audio.AudioSpecificConfig{
-		Type: mpeg4audio.ObjectTypeAACLC, SampleRate: audioRate, ChannelConfig: 2, ChannelCount: 2,
+		Type: mpeg4audio.ObjectTypeAACLC, SampleRate: audioRate, ChannelConfig: 2,
 	}}}
 	video := &gortmplib.Track{Codec: &codecs.H264{}}
 	writer := &gortmplib.Writer{Conn: client, Tracks: []*gortmplib.Track{video, audio}}

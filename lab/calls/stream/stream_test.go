@@ -74,7 +74,7 @@ func newTestServer(t *testing.T) (server *Server, events *log, address string) {
 	served := make(chan error)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
-		listener.Close()
+		_ = listener.Close()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
@@ -108,7 +108,7 @@ func terminateTLS(t *testing.T, backend, name string) (address string, roots *x5
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
+	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
 			front, err := listener.Accept()
@@ -116,15 +116,15 @@ func terminateTLS(t *testing.T, backend, name string) (address string, roots *x5
 				return
 			}
 			go func() {
-				defer front.Close()
+				defer func() { _ = front.Close() }()
 				back, err := net.Dial("tcp", backend)
 				if err != nil {
 					return
 				}
-				defer back.Close()
+				defer func() { _ = back.Close() }()
 				go func() {
 					_, _ = io.Copy(back, front)
-					back.Close()
+					_ = back.Close()
 				}()
 				_, _ = io.Copy(front, back)
 			}()
@@ -197,7 +197,7 @@ func TestServerThatDrains(t *testing.T) {
 	}
 
 	done := server.Drain()
-	p.Key = "second"
+	p.Key, p.Duration = "second", time.Second
 	if r := p.Run(t.Context()); r.Accepted || r.Error == "" {
 		t.Errorf("a new stream while draining: %+v", r)
 	}
@@ -253,7 +253,7 @@ func TestPublisherGivesUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close()
+	defer func() { _ = silent.Close() }()
 	p := Publish{URL: "rtmp://" + silent.Addr().String() + "/rtmp", Key: "key1", Timeout: 200 * time.Millisecond}
 	if r := p.Run(t.Context()); r.Accepted || r.Error == "" {
 		t.Errorf("%+v", r)
@@ -271,7 +271,7 @@ func TestHealthCheckOfThePortIsNoEvent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		connection.Close()
+		_ = connection.Close()
 	}
 	connection, err := net.Dial("tcp", address)
 	if err != nil {
@@ -280,7 +280,7 @@ func TestHealthCheckOfThePortIsNoEvent(t *testing.T) {
 	if _, err := connection.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	connection.Close()
+	_ = connection.Close()
 	events.wait(t, "failed", "")
 	if got := events.events(t); len(got) != 1 {
 		t.Errorf("%+v", got)

@@ -59,6 +59,9 @@ func newNamespaces(t *testing.T) *namespaces {
 		n.run(namespace, "", "ip", "link", "set", "lo", "up")
 		n.run(namespace, "", "ip", "link", "set", "eth0", "up")
 	}
+	for _, namespace := range []string{n.client, n.server} {
+		n.waitForCarrier(namespace)
+	}
 	return n
 }
 
@@ -69,6 +72,18 @@ func (n *namespaces) run(namespace, input string, command ...string) {
 	if out, err := run.CombinedOutput(); err != nil {
 		n.t.Fatalf("%v: %v: %s", command, err, out)
 	}
+}
+
+// waitForCarrier waits until the interface sends: the kernel drops packets until it has noticed that both ends are up.
+func (n *namespaces) waitForCarrier(namespace string) {
+	n.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command("nsenter", "--net="+namespace, "ip", "link", "show", "eth0").CombinedOutput()
+		if err == nil && strings.Contains(string(out), "state UP") {
+			return
+		}
+	}
+	n.t.Fatal("eth0 does not come up")
 }
 
 // in runs f in a namespace, on a thread of its own that ends with it. Sockets stay in the namespace that they were opened in.
@@ -150,7 +165,7 @@ func expectPorts(t *testing.T, what string, got *Ports, want string) {
 
 func TestSweepFindsExactlyWhatTheFilterLetsThrough(t *testing.T) {
 	n := newNamespaces(t)
-	all := Send{TCP: ports(t, All), UDP: ports(t, All), Rate: 60000}
+	all := Send{TCP: ports(t, All), UDP: ports(t, All), Rounds: 2}
 	from := netip.MustParseAddr(clientAddress)
 	const tcp, udp = "80,443,7881,50000-60000", "443,7885,50000-60000"
 
@@ -159,7 +174,7 @@ func TestSweepFindsExactlyWhatTheFilterLetsThrough(t *testing.T) {
 	n.in(n.server, func() error {
 		listening, err := net.Listen("tcp4", serverAddress+":443")
 		if err == nil {
-			t.Cleanup(func() { listening.Close() })
+			t.Cleanup(func() { _ = listening.Close() })
 		}
 		return err
 	})
@@ -167,7 +182,7 @@ func TestSweepFindsExactlyWhatTheFilterLetsThrough(t *testing.T) {
 	expectPorts(t, "TCP", listener.From(from).TCP, tcp)
 	expectPorts(t, "UDP", listener.From(from).UDP, udp)
 	expectPorts(t, "refused TCP", sent[0].RefusedTCP, "")
-	if sent[0].Packets != 2*65535 || sent[0].Source != from {
+	if sent[0].Packets != 4*65535 || sent[0].Source != from {
 		t.Errorf("%d packets from %v", sent[0].Packets, sent[0].Source)
 	}
 
@@ -189,8 +204,8 @@ func TestSweepTellsSourcesAndSweepsApart(t *testing.T) {
 	n.filter(n.server, "input", "ip saddr "+anotherAddress+" tcp dport 7880 accept\ntcp dport 443 accept")
 	some, none := ports(t, "443,7880"), ports(t, "")
 	second := uint32(2)
-	a := Send{TCP: some, UDP: none, Sweep: 1}
-	b := Send{TCP: some, UDP: none, Sweep: 2, Source: netip.MustParseAddr(anotherAddress)}
+	a := Send{TCP: some, UDP: none, Rounds: 2, Sweep: 1}
+	b := Send{TCP: some, UDP: none, Rounds: 2, Sweep: 2, Source: netip.MustParseAddr(anotherAddress)}
 
 	listener, _ := n.sweep(nil, a, b)
 	got, err := json.Marshal(listener)
@@ -205,7 +220,7 @@ func TestSweepTellsSourcesAndSweepsApart(t *testing.T) {
 func TestSweepTellsWhatTheSenderMayNotSend(t *testing.T) {
 	n := newNamespaces(t)
 	n.filter(n.client, "output", "tcp dport { 443, 7880-7881 } accept\nudp dport 443 accept")
-	listener, sent := n.sweep(nil, Send{TCP: ports(t, "440-450,7879-7882"), UDP: ports(t, "442-444")})
+	listener, sent := n.sweep(nil, Send{TCP: ports(t, "440-450,7879-7882"), UDP: ports(t, "442-444"), Rounds: 2})
 	expectPorts(t, "refused TCP", sent[0].RefusedTCP, "440-442,444-450,7879,7882")
 	expectPorts(t, "refused UDP", sent[0].RefusedUDP, "442,444")
 	expectPorts(t, "TCP", listener.From(sent[0].Source).TCP, "443,7880-7881")
@@ -218,7 +233,7 @@ func TestAnswer(t *testing.T) {
 	n.in(n.server, func() error {
 		listening, err := net.Listen("tcp4", serverAddress+":443")
 		if err == nil {
-			t.Cleanup(func() { listening.Close() })
+			t.Cleanup(func() { _ = listening.Close() })
 		}
 		return err
 	})
@@ -242,7 +257,7 @@ func TestAnswerTriesEachPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Close()
+	defer func() { _ = first.Close() }()
 	open := first.Addr().(*net.TCPAddr).Port
 	asked := ports(t, fmt.Sprintf("%d-%d", open, open+400))
 	answers := Answer(netip.MustParseAddr("127.0.0.1"), asked, 5*time.Second)
@@ -264,7 +279,7 @@ func TestPacketsThatDoNotFitAreReported(t *testing.T) {
 		return unix.SetsockoptInt(listener.sockets[0], unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4096)
 	})
 	n.in(n.client, func() error {
-		_, err := Send{Target: netip.MustParseAddr(serverAddress), TCP: ports(t, "1-1000"), UDP: &Ports{}}.Run()
+		_, err := Send{Target: netip.MustParseAddr(serverAddress), TCP: ports(t, "1-1000"), UDP: &Ports{}, Rounds: 2}.Run()
 		return err
 	})
 	ctx, stop := context.WithCancel(context.Background())

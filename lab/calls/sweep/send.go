@@ -14,9 +14,11 @@ type Send struct {
 	Target   netip.Addr
 	Source   netip.Addr // invalid: as the routes have it
 	TCP, UDP *Ports
-	Rate     int    // packets a second; 0 for as fast as it goes
-	Rounds   int    // how often to send to each port, in case one packet gets lost
-	Sweep    uint32 // tells one sweep from another
+	Rate     int // packets a second; 0 for as fast as it goes
+	// Rounds is how often to send to each port. Two are good: of the first one's packets, each hop keeps but a few while it resolves
+	// the next one's address.
+	Rounds int
+	Sweep  uint32 // tells one sweep from another
 }
 
 // Sent is what was sent.
