@@ -28,7 +28,7 @@ var (
 	patience       = flag.Duration("patience", 5*time.Minute, "how long a scenario waits for a state: generous, for machines that are busy")
 	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
-	modules, metadataMock, tool string // Node.js packages, the metadata service's binary, and what runs inside of nodes
+	modules, bin, metadataMock, tool string // Node.js packages; built programs, the metadata service and what runs inside of nodes among them
 	tree, livekitServer         string // in the cache: what nodes boot, and LiveKit
 
 	cloud      *Cloud
@@ -50,9 +50,6 @@ type row struct {
 	figures             string
 }
 
-// livekitVersion is the newest that builds from the Go module proxy as it is.
-const livekitVersion = "v1.13.5"
-
 // sidesteps is how many scenarios run side by side: they mostly wait.
 const sidesteps = "6"
 
@@ -62,7 +59,8 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	here, err := os.Getwd()
 	must(err)
-	modules, metadataMock, tool = filepath.Join(here, "node_modules"), filepath.Join(here, "bin", "ec2-metadata-mock"), filepath.Join(here, "bin", "tool")
+	modules, bin = filepath.Join(here, "node_modules"), filepath.Join(here, "bin")
+	metadataMock, tool = filepath.Join(bin, "ec2-metadata-mock"), filepath.Join(bin, "tool")
 	cache := os.Getenv("OPENVIDU_LAB_CACHE")
 	if cache == "" {
 		cache = "/var/cache/openvidu-lab"
@@ -70,7 +68,9 @@ func TestMain(m *testing.M) {
 	recipe, err := os.ReadFile("node/tree")
 	must(err)
 	tree = filepath.Join(cache, fmt.Sprintf("tree-%x", sha256.Sum256(recipe))[:17])
-	livekitServer = filepath.Join(cache, "livekit-server-"+livekitVersion)
+	version, err := run("go", "-C", "calls", "list", "-m", "-f", "{{.Version}}", "github.com/livekit/livekit-server")
+	must(err)
+	livekitServer = filepath.Join(cache, "livekit-server-"+strings.TrimSpace(version))
 	dir := os.Getenv("OPENVIDU_LAB")
 	if dir == "" {
 		os.Exit(outside())
@@ -148,7 +148,8 @@ func prepare() {
 	}
 	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")
 	must(err)
-	_, err = run("env", "CGO_ENABLED=0", "go", "build", "-ldflags", "-s -w", "-o", tool, "./tool")
+	must(os.Setenv("CGO_ENABLED", "0")) // what runs in nodes and containers finds no C library there
+	_, err = run("go", "build", "-ldflags", "-s -w", "-o", tool, "./tool")
 	must(err)
 	must(os.MkdirAll(filepath.Dir(tree), 0o755))
 	if _, err := os.Stat(tree); err != nil {
@@ -156,15 +157,15 @@ func prepare() {
 		_, err := run("flock", filepath.Dir(tree), "sh", "-c", "[ -d '"+tree+"' ] || node/tree '"+tree+"'")
 		must(err)
 	}
+	_, err = run("go", "-C", "calls", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin+"/", "./call", "./probe", "./rtmp")
+	must(err)
 	if _, err := os.Stat(livekitServer); err != nil {
 		fmt.Fprintln(os.Stderr, "building", livekitServer)
-		bin, err := os.MkdirTemp(filepath.Dir(livekitServer), "build")
+		_, err := run("go", "-C", "calls", "build", "-trimpath", "-ldflags", "-s -w", "-o", livekitServer+".new", "github.com/livekit/livekit-server/cmd/server")
 		must(err)
-		defer os.RemoveAll(bin)
-		_, err = run("env", "CGO_ENABLED=0", "GOBIN="+bin, "go", "install", "-ldflags", "-s -w", "github.com/livekit/livekit-server/cmd/server@"+livekitVersion)
-		must(err)
-		must(os.Rename(filepath.Join(bin, "server"), livekitServer))
+		must(os.Rename(livekitServer+".new", livekitServer))
 	}
+	must(nodejs.Install("calls/webrtc"))
 	must(nodejs.Install("."))
 }
 
