@@ -378,12 +378,13 @@ func (lb *loadBalancer) output() string {
 	return string(content)
 }
 
-// resumeChecks makes the checks of new workers what they were: state files do not tell of checks that were never made.
+// resumeChecks makes the first checks of targets count in a new worker, too. All else its state file tells, even which checks
+// are made to fail.
 func (lb *loadBalancer) resumeChecks(g *targetGroup) error {
 	lb.network.mu.Lock()
 	var commands []string
 	for number, s := range g.slots {
-		if s.state == Registered && (s.health == Initial || g.failing) {
+		if s.state == Registered && s.health == Initial {
 			commands = append(commands, fmt.Sprintf("set server %s/s%d health down", g.name, number))
 			if g.failing {
 				commands = append(commands, fmt.Sprintf("disable health %s/s%d", g.name, number))

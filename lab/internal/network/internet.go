@@ -131,7 +131,6 @@ func (n *Network) Client(name string, options ClientOptions) (*Client, error) {
 			c.router.sysctl("ip_forward=1"),
 			c.router.nft(`table ip home {
 chain post { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; }
-chain forward { type filter hook forward priority 0; iifname "eth0" ct state new drop; }
 }`),
 			c.ip("addr add 192.168.7.2/24 dev eth0", "link set eth0 up", "route add default via 192.168.7.1"))
 	}

@@ -407,13 +407,24 @@ func TestSourceCheck(t *testing.T) {
 	n, peer := newNode(t, "one", "public-a"), newNode(t, "one", "public-a")
 	peer.serve(100)
 	expectReach(t, "its own address", n.Namespace, "tcp4", peer.address, 100, true)
-	// Another address of the subnet, which has a route of its own elsewhere.
-	third := newNode(t, "one", "public-a")
-	check(t, n.ip("addr add "+third.address.String()+"/32 dev eth0"))
-	connection, err := n.Dial(net.Dialer{Timeout: short, LocalAddr: &net.TCPAddr{IP: third.address.AsSlice()}}, "tcp4", peer.address.String()+":100")
-	if err == nil {
+	// The same with another interface's address.
+	received, err := peer.ListenPacket("udp4", ":200")
+	check(t, err)
+	defer received.Close()
+	spoofed := newNode(t, "one", "public-a").address
+	check(t, n.ip("addr add "+spoofed.String()+"/32 dev eth0"))
+	for _, source := range []netip.Addr{spoofed, n.address} {
+		connection, err := n.Dial(net.Dialer{LocalAddr: &net.UDPAddr{IP: source.AsSlice()}}, "udp4", peer.address.String()+":200")
+		check(t, err)
+		_, err = connection.Write([]byte("hello"))
+		check(t, err)
 		connection.Close()
-		t.Error("a packet with another interface's address passed")
+	}
+	check(t, received.SetReadDeadline(time.Now().Add(long)))
+	_, from, err := received.ReadFrom(make([]byte, 100))
+	check(t, err)
+	if got := from.(*net.UDPAddr).IP.String(); got != n.address.String() {
+		t.Errorf("a packet from %s passed", got)
 	}
 }
 
@@ -539,6 +550,9 @@ func TestSTUN(t *testing.T) {
 		failure := client.Do(stun.MustBuild(stun.TransactionID, stun.BindingRequest), func(event stun.Event) {
 			if err = event.Error; err == nil {
 				err = mapped.GetFrom(event.Message)
+				if event.Message.Type != stun.BindingSuccess {
+					err = errors.New(event.Message.Type.String())
+				}
 			}
 		})
 		if failure != nil || err != nil || mapped.IP.String() != want.String() {
