@@ -257,6 +257,9 @@ func (m *Machine) inNetwork(command ...string) error {
 // link plugs in one end of a pair. The other end is the VPC: it routes to the address, answers for all others, and drops
 // what comes from another address than the interface's, as EC2's source check does.
 func (m *Machine) link(name, ip, mac string) error {
+	if err := m.stack.admit(m, ip); err != nil {
+		return err
+	}
 	pid, err := m.pid()
 	if err != nil {
 		return err
@@ -550,6 +553,7 @@ func (m *Machine) release(hold Hold) {
 	c := m.stack.Cloud
 	enis, volumes := m.held()
 	hold("interface")
+	m.dismiss()
 	for _, e := range enis {
 		attachment := field(c.query("ec2", "Action", "DescribeNetworkInterfaces", "NetworkInterfaceId.1", e.id), "attachmentId")
 		c.query("ec2", "Action", "DetachNetworkInterface", "AttachmentId", attachment, "Force", "true")

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -181,4 +182,12 @@ func (d *DNS) listen(ns *Namespace, address netip.Addr) error {
 	d.network.onClose(packets.Close)
 	d.network.onClose(listener.Close)
 	return nil
+}
+
+// forget the names and faults of a stack.
+func (d *DNS) forget(stack string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.names, func(key [2]string, _ func() []netip.Addr) bool { return key[0] == stack })
+	maps.DeleteFunc(d.faults, func(key [2]string, _ DNSFault) bool { return key[0] == stack })
 }

@@ -408,3 +408,37 @@ func identifier(name string) string {
 }
 
 func writeFile(name, content string) error { return os.WriteFile(name, []byte(content), 0o600) }
+
+// Has tells whether an interface has the address.
+func (n *Network) Has(address netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.interfaces[address] != nil
+}
+
+// RemoveStack ends all that a stack has: load balancers, target groups, interfaces, security groups.
+func (n *Network) RemoveStack(stack string) error {
+	n.mu.Lock()
+	var balancers []string
+	for id, lb := range n.loadBalancers {
+		if lb.spec.Stack == stack {
+			balancers = append(balancers, id)
+		}
+	}
+	n.mu.Unlock()
+	var failures []error
+	for _, id := range balancers {
+		failures = append(failures, n.DeleteLoadBalancer(id))
+	}
+	n.mu.Lock()
+	maps.DeleteFunc(n.targetGroups, func(_ string, g *targetGroup) bool { return g.Stack == stack })
+	maps.DeleteFunc(n.interfaces, func(_ netip.Addr, i *Interface) bool { return i.Stack == stack })
+	maps.DeleteFunc(n.rules, func(_ string, r standaloneRule) bool {
+		return n.groups[r.group] != nil && n.groups[r.group].Stack == stack
+	})
+	maps.DeleteFunc(n.groups, func(_ string, g *group) bool { return g.Stack == stack })
+	maps.DeleteFunc(n.cut, func(key [2]string, _ bool) bool { return key[0] == stack })
+	n.mu.Unlock()
+	n.DNS.forget(stack)
+	return errors.Join(append(failures, n.changed())...)
+}
