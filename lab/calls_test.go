@@ -229,8 +229,9 @@ func reachable(t testing.TB, s *Stack, groups map[string][]*Machine) {
 // fleet of Media Nodes that are in service.
 func (s *Stack) fleet() []*Machine {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(s.machines[MediaGroup]), func(m *Machine) bool { return s.stateOf(m) != "InService" })
+	machines := slices.Clone(s.machines[MediaGroup])
+	s.mu.Unlock()
+	return slices.DeleteFunc(machines, func(m *Machine) bool { return s.State(m) != "InService" })
 }
 
 // TestCalls keeps calls going while all that the documentation promises to survive happens around them, one after another.

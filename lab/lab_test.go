@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	vpcnet "github.com/openvidu-ha/openvidu-ha/lab/internal/network"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/nodejs"
 )
 
@@ -29,7 +32,7 @@ var (
 	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
 	modules, bin, metadataMock, tool string // Node.js packages; built programs, the metadata service and what runs inside of nodes among them
-	tree, livekitServer         string // in the cache: what nodes boot, and LiveKit
+	tree, livekitServer              string // in the cache: what nodes boot, and LiveKit
 
 	cloud      *Cloud
 	source     cfn.Template
@@ -84,6 +87,14 @@ func TestMain(m *testing.M) {
 	must(err)
 	must(json.Unmarshal(content, &parameters))
 	cloud = NewCloud(dir)
+	vpc, err = vpcnet.New(dir, netip.MustParsePrefix("10.99.0.0/16"))
+	must(err)
+	for _, name := range downloadHosts {
+		vpc.DNS.Set("", name, netip.MustParseAddr(address))
+	}
+	stun, _, err := net.SplitHostPort(vpc.STUN())
+	must(err)
+	vpc.DNS.Set("", "stun.lab.test", netip.MustParseAddr(stun))
 	newNetwork()
 	explicit := false
 	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
@@ -172,35 +183,34 @@ func prepare() {
 // newNetwork makes the VPC as a user has it: a public and a private subnet in each of four zones, whose gateways are this
 // machine, and a certificate for the domain.
 func newNetwork() {
-	vpc := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
+	vpcId := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
 	internet := field(cloud.query("ec2", "Action", "CreateInternetGateway"), "internetGatewayId")
-	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpc)
-	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpcId)
+	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpcId), "routeTableId")
 	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "GatewayId", internet)
 	made := 0
-	newSubnet := func(zone, routes string) string {
+	newSubnet := func(zone, routes string, egress vpcnet.Egress) string {
 		made++
 		base := fmt.Sprint("10.99.", 16*made)
-		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpc, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
+		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpcId, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
 		cloud.query("ec2", "Action", "AssociateRouteTable", "RouteTableId", routes, "SubnetId", subnet)
 		network[subnet] = base
-		_, err := run("ip", "addr", "add", base+".1/32", "dev", "lo")
-		must(err)
+		must(vpc.AddSubnet(vpcnet.Subnet{ID: subnet, Zone: region + zone, Prefix: netip.MustParsePrefix(base + ".0/20"), Egress: egress, MapPublic: egress == vpcnet.InternetGateway}))
 		return subnet
 	}
 	for _, zone := range []string{"a", "b", "c", "d"} {
-		subnet := newSubnet(zone, routes)
+		subnet := newSubnet(zone, routes, vpcnet.InternetGateway)
 		cloud.query("ec2", "Action", "ModifySubnetAttribute", "SubnetId", subnet, "MapPublicIpOnLaunch.Value", "true")
 		subnets = append(subnets, subnet)
 	}
 	address := field(cloud.query("ec2", "Action", "AllocateAddress", "Domain", "vpc"), "allocationId")
 	nat := field(cloud.query("ec2", "Action", "CreateNatGateway", "SubnetId", subnets[0].(string), "AllocationId", address), "natGatewayId")
-	routes = field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	routes = field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpcId), "routeTableId")
 	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "NatGatewayId", nat)
 	for _, zone := range []string{"a", "b", "c", "d"} {
-		private = append(private, newSubnet(zone, routes))
+		private = append(private, newSubnet(zone, routes, vpcnet.NATGateway))
 	}
-	parameters["OpenViduVPC"] = vpc
+	parameters["OpenViduVPC"] = vpcId
 	parameters["OpenViduCertificateARN"] = importCertificate(parameters["DomainName"].(string))
 	imageId = cfn.At(cloud.call("ssm", "AmazonSSM.GetParameter", map[string]any{
 		"Name": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"}), "Parameter", "Value").(string)
@@ -211,7 +221,9 @@ func newNetwork() {
 
 func importCertificate(domain string) any {
 	text, key := certificate(domain)
-	return cloud.call("acm", "CertificateManager.ImportCertificate", map[string]any{"Certificate": text, "PrivateKey": key})["CertificateArn"]
+	arn := cloud.call("acm", "CertificateManager.ImportCertificate", map[string]any{"Certificate": text, "PrivateKey": key})["CertificateArn"]
+	certificates.Store(arn, string(text)+string(key))
+	return arn
 }
 
 // scenario deploys a stack of its own, checks it, and looks at what every scenario must keep. It runs beside others.

@@ -115,7 +115,8 @@ func (m *Machine) create(userData string) {
 	}
 	put("etc/os-release", fmt.Sprintf("ID=%q\nVERSION_ID=%q\n", os_, version), 0o644)
 	put("etc/hostname", "ip-"+strings.ReplaceAll(m.Ip, ".", "-")+"\n", 0o644)
-	put("etc/hosts", "127.0.0.1 localhost\n"+address+" "+strings.Join(downloadHosts, " ")+"\n", 0o644)
+	put("etc/hosts", "127.0.0.1 localhost\n", 0o644)
+	put("etc/resolv.conf", "nameserver "+vpc.Resolver().String()+"\n", 0o644)
 	put("etc/fstab", "", 0o644)
 	put("etc/lab/scale", fmt.Sprint(options.Scale), 0o644)
 	put("etc/lab/node", m.Id+"\n", 0o644)
@@ -275,6 +276,9 @@ func (m *Machine) inNetwork(command ...string) error {
 // link plugs in one end of a pair. The other end is the VPC: it routes to the address, answers for all others, and drops
 // what comes from another address than the interface's, as EC2's source check does.
 func (m *Machine) link(name, ip, mac string) error {
+	if err := m.stack.admit(m, ip); err != nil {
+		return err
+	}
 	pid, err := m.pid()
 	if err != nil {
 		return err
@@ -625,6 +629,7 @@ func (m *Machine) release(hold Hold) {
 	c := m.stack.Cloud
 	enis, volumes := m.held()
 	hold("interface")
+	m.dismiss()
 	for _, e := range enis {
 		attachment := field(c.query("ec2", "Action", "DescribeNetworkInterfaces", "NetworkInterfaceId.1", e.id), "attachmentId")
 		c.query("ec2", "Action", "DetachNetworkInterface", "AttachmentId", attachment, "Force", "true")

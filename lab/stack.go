@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -143,6 +144,9 @@ func (s *Stack) apply(template cfn.Template, parameters map[string]any, only map
 	for _, wait := range finished {
 		<-wait
 	}
+	if len(failures) == 0 {
+		return touched, s.removed(d)
+	}
 	return touched, errors.Join(failures...)
 }
 
@@ -179,7 +183,13 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 			e := s.newInterface(properties["SubnetId"].(string), properties["PrivateIpAddress"])
 			s.set(id, "", e.id)
 			s.set(id, "PrimaryPrivateIpAddress", e.ip)
+			return s.admitInterface(e, properties)
 		}
+		return vpc.SetGroups(netip.MustParseAddr(fmt.Sprint(s.attribute(id, "PrimaryPrivateIpAddress"))), texts(cfn.List(properties["GroupSet"]))...)
+	case "AWS::EC2::SecurityGroup", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress":
+		return s.changeSecurityGroup(id, kind, properties, exists)
+	case "AWS::ElasticLoadBalancingV2::TargetGroup", "AWS::ElasticLoadBalancingV2::LoadBalancer", "AWS::ElasticLoadBalancingV2::Listener":
+		return s.changeLoadBalancing(id, kind, properties, old, exists)
 	case "AWS::EC2::Volume":
 		size := int(number(properties["Size"]))
 		if exists {
@@ -487,6 +497,7 @@ func (s *Stack) Destroy() {
 		v.unplug()
 		os.Remove(v.file)
 	}
+	must(vpc.RemoveStack(s.name))
 }
 
 // Signals that the wait condition of a handle got.

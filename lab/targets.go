@@ -13,8 +13,11 @@ type target struct {
 	gone  chan struct{} // closed when its deregistration is complete
 }
 
-// observe tells the observer of targets about a change.
+// observe tells the load balancers, and the observer of targets, about a change.
 func (s *Stack) observe(group string, m *Machine, state string) {
+	if err := s.balance(group, m, state); err != nil && !s.over() {
+		s.complain("%s %s: %s", group, state, err)
+	}
 	s.mu.Lock()
 	tell := s.targets
 	s.mu.Unlock()
