@@ -104,8 +104,8 @@ func (s *Stack) targetGroups(group string) []string {
 	return names(cfn.List(s.applied[group]["TargetGroupARNs"]))
 }
 
-// registerTargets is what Auto Scaling does when an instance enters the service: "After the lifecycle action completes, … the
-// instance is registered with the load balancer" (EC2 Auto Scaling User Guide, How lifecycle hooks work).
+// registerTargets is what Auto Scaling does after the launch hook (Pending:Proceed) and before the instance is InService: it
+// registers the instance, and the load balancer begins to check it (EC2 Auto Scaling User Guide, How lifecycle hooks work, step 3).
 func (s *Stack) registerTargets(m *Machine) error {
 	var failures []error
 	for _, group := range s.targetGroups(m.Group) {
@@ -114,8 +114,8 @@ func (s *Stack) registerTargets(m *Machine) error {
 	return errors.Join(failures...)
 }
 
-// deregisterTargets is what Auto Scaling does before Terminating:Wait: it returns when all target groups have let the
-// instance drain for their deregistration delays, side by side.
+// deregisterTargets is what Auto Scaling does before Terminating:Wait (the same page, steps 4 and 5): it returns when all target
+// groups have let the instance drain for their deregistration delays, side by side.
 func (s *Stack) deregisterTargets(m *Machine) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
