@@ -96,7 +96,11 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 
 // balance tells the load balancers what Auto Scaling did with a target of a target group, by its logical id.
 func (s *Stack) balance(group string, m *Machine, state string) error {
-	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), netip.MustParseAddr(m.Ip), 0,
+	ip := netip.MustParseAddr(m.Ip)
+	if !vpc.Has(ip) {
+		return nil // its instance is gone, and so is the target
+	}
+	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), ip, 0,
 		map[string]vpcnet.TargetState{"registered": vpcnet.Registered, "draining": vpcnet.Draining, "gone": vpcnet.Gone}[state])
 }
 

@@ -143,6 +143,7 @@ func (m *Machine) create(userData string) {
 			put(name, content, 0o644)
 		}
 	}
+	must(m.stack.admit(m, m.Ip)) // load balancers know it from its launch on
 	c.mu.Lock()
 	c.machines[m.Ip] = m
 	c.mu.Unlock()
@@ -276,9 +277,6 @@ func (m *Machine) inNetwork(command ...string) error {
 // link plugs in one end of a pair. The other end is the VPC: it routes to the address, answers for all others, and drops
 // what comes from another address than the interface's, as EC2's source check does.
 func (m *Machine) link(name, ip, mac string) error {
-	if err := m.stack.admit(m, ip); err != nil {
-		return err
-	}
 	pid, err := m.pid()
 	if err != nil {
 		return err

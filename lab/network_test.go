@@ -19,7 +19,7 @@ func TestClientsReachTheMasterThroughItsLoadBalancer(t *testing.T) {
 		}
 		client, err := s.Client("browser", vpcnet.ClientOptions{OnlyHTTPS: true})
 		must(err)
-		defer client.Close()
+		defer func() { must(client.Close()) }()
 		s.Domain("openvidu.example.com", "MainLoadBalancer")
 		pem, _ := certificates.Load(s.with("MainLoadBalancerHttps", nil)["Certificates"].([]any)[0].(map[string]any)["CertificateArn"])
 		ca := filepath.Join(cloud.Dir, s.name+".pem")
@@ -31,7 +31,7 @@ func TestClientsReachTheMasterThroughItsLoadBalancer(t *testing.T) {
 		expect(t, "the domain's answer", curl("https://openvidu.example.com/health/caddy"), "200")
 		free, err := s.Client("probe", vpcnet.ClientOptions{})
 		must(err)
-		defer free.Close()
+		defer func() { must(free.Close()) }()
 		for _, m := range []*Machine{master, media} {
 			if output, err := free.Command("curl", "-s", "-m", "2", "http://"+m.PublicIp()+":7880/").CombinedOutput(); err == nil {
 				t.Errorf("%s answers the internet on port 7880: %s", m.Group, output)

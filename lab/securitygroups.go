@@ -81,18 +81,6 @@ func (m *Machine) dismiss() {
 	must(vpc.RemoveInterface(netip.MustParseAddr(m.Ip)))
 }
 
-// stopPublic takes the public address of an instance that EC2 stops; startPublic gives another one to an instance that EC2
-// starts again (EC2 User Guide, Public IPv4 addresses). A crash and a reboot keep it.
-func (m *Machine) stopPublic() error { return vpc.ReleasePublic(netip.MustParseAddr(m.Ip)) }
-
-func (m *Machine) startPublic() error {
-	if subnet, _ := vpc.Subnet(m.subnet); !subnet.MapPublic {
-		return nil
-	}
-	_, err := vpc.AssignPublic(netip.MustParseAddr(m.Ip))
-	return err
-}
-
 // PublicIp of the machine; "" if it has none.
 func (m *Machine) PublicIp() string {
 	if public := vpc.PublicAddress(netip.MustParseAddr(m.Ip)); public.IsValid() {

@@ -402,7 +402,7 @@ func (lb *loadBalancer) command(line string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	if err = connection.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return "", err
 	}

@@ -122,7 +122,7 @@ func echo(listener net.Listener, name string) {
 			return
 		}
 		go func() {
-			defer connection.Close()
+			defer func() { _ = connection.Close() }()
 			lines := bufio.NewScanner(connection)
 			for lines.Scan() {
 				host, _, _ := net.SplitHostPort(connection.RemoteAddr().String())
@@ -175,6 +175,9 @@ func (f *flow) say(patience time.Duration) (answered, seen string, err error) {
 	return words[0], words[1], err
 }
 
+// end the flow; what is left of it does not matter.
+func (f *flow) end() { _ = f.Close() }
+
 // alive tells whether an answer comes, dead whether none does.
 func (f *flow) alive() bool {
 	_, _, err := f.say(long)
@@ -204,7 +207,7 @@ func reach(patience time.Duration, from *Namespace, network string, to netip.Add
 	if err != nil {
 		return "", false
 	}
-	defer f.Close()
+	defer f.end()
 	_, seen, err = f.say(patience)
 	return seen, err == nil
 }
@@ -305,7 +308,7 @@ func TestSecurityGroups(t *testing.T) {
 	expectReach(t, "a member now", other.Namespace, "tcp4", server.address, 100, true)
 	kept, err := open(other.Namespace, "tcp4", server.address, 100)
 	check(t, err)
-	defer kept.Close()
+	defer kept.end()
 	check(t, vpc.SetGroups(other.address, servers))
 	expectReach(t, "no member any more", other.Namespace, "tcp4", server.address, 100, false)
 	if !kept.alive() {
@@ -329,7 +332,7 @@ func TestServicesOfTheLabObeyOutboundRulesOnly(t *testing.T) {
 	lab := netip.MustParseAddr("10.99.16.1")
 	listener, err := net.Listen("tcp4", lab.String()+":4566")
 	check(t, err)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	go echo(listener, "AWS")
 	expectReach(t, "closed outbound", n.Namespace, "tcp4", lab, 4566, false)
 	if _, err := resolve(n.Namespace, vpc.Resolver(), "nothing.example.com"); err != nil {
@@ -410,7 +413,7 @@ func TestSourceCheck(t *testing.T) {
 	// The same with another interface's address.
 	received, err := peer.ListenPacket("udp4", ":200")
 	check(t, err)
-	defer received.Close()
+	defer func() { _ = received.Close() }()
 	spoofed := newNode(t, "one", "public-a").address
 	check(t, n.ip("addr add "+spoofed.String()+"/32 dev eth0"))
 	for _, source := range []netip.Addr{spoofed, n.address} {
@@ -418,7 +421,7 @@ func TestSourceCheck(t *testing.T) {
 		check(t, err)
 		_, err = connection.Write([]byte("hello"))
 		check(t, err)
-		connection.Close()
+		check(t, connection.Close())
 	}
 	check(t, received.SetReadDeadline(time.Now().Add(long)))
 	_, from, err := received.ReadFrom(make([]byte, 100))
@@ -470,7 +473,7 @@ func TestRestrictedClients(t *testing.T) {
 	client := newClient(t, ClientOptions{})
 	kept, err := open(client.Namespace, "udp4", server.public, 100)
 	check(t, err)
-	defer kept.Close()
+	defer kept.end()
 	if !kept.alive() {
 		t.Fatal("no UDP")
 	}
@@ -486,7 +489,7 @@ func resolve(from *Namespace, server netip.Addr, name string) (addresses []strin
 	if err != nil {
 		return nil, err
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	question := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
 	answer, _, err := (&dns.Client{Timeout: time.Second}).ExchangeWithConn(question, &dns.Conn{Conn: connection})
 	if err != nil {
@@ -570,7 +573,7 @@ func TestCutZone(t *testing.T) {
 	}
 	kept, err := open(one.Namespace, "tcp4", b.address, 100)
 	check(t, err)
-	defer kept.Close()
+	defer kept.end()
 	if !kept.alive() {
 		t.Fatal("no connection")
 	}
@@ -741,7 +744,7 @@ func (b *balanced) openTo(t *testing.T, m *target) *flow {
 		if who == m.address.String() {
 			return f
 		}
-		f.Close()
+		f.end()
 	}
 	t.Fatalf("no flow goes to %s", m.address)
 	return nil
@@ -754,7 +757,7 @@ func (b *balanced) share(t *testing.T) map[string]int {
 	for range 20 {
 		f, who := b.open(t)
 		share[who]++
-		f.Close()
+		f.end()
 	}
 	return share
 }
@@ -791,7 +794,7 @@ func TestLoadBalancer(t *testing.T) {
 		if _, seen, err := f.say(long); err != nil || !strings.HasPrefix(seen, "10.99.") {
 			t.Errorf("a round trip through TLS: seen as %s, %v", seen, err)
 		}
-		f.Close()
+		f.end()
 		expectReach(t, "no listener", b.client.Namespace, "tcp4", address, 81, false)
 	}
 	if share := b.share(t); len(share) != 2 {
@@ -822,7 +825,7 @@ func TestWithoutCrossZoneEachZoneServesItself(t *testing.T) {
 			if err != nil || who != b.targets[number].address.String() {
 				t.Errorf("%s goes to %s, %v", subnet, who, err)
 			}
-			f.Close()
+			f.end()
 		}
 	}
 	// A zone without a healthy target is not in DNS.
@@ -1004,7 +1007,7 @@ func TestListeners(t *testing.T) {
 	onTcp := b.openTo(t, b.targets[0])
 	onTls, err := b.handshake(address, 443, b.pool)
 	check(t, err)
-	defer onTls.Close()
+	defer onTls.end()
 	// Nothing is refused while listeners come and go.
 	stop, failures := make(chan bool), make(chan error, 1)
 	go func() {
@@ -1018,7 +1021,7 @@ func TestListeners(t *testing.T) {
 			f, err := b.handshake(address, 443, b.pool)
 			if err == nil {
 				_, _, err = f.say(long)
-				f.Close()
+				f.end()
 			}
 			if err != nil {
 				failures <- err
@@ -1041,9 +1044,9 @@ func TestListeners(t *testing.T) {
 	check(t, vpc.PutListener(b.id+"-443", Listener{LoadBalancer: b.id, TargetGroup: b.tls, Port: 443, TLS: true, Certificate: pem}))
 	f, err := b.handshake(address, 443, pool)
 	check(t, err)
-	f.Close()
+	f.end()
 	if f, err = b.handshake(address, 443, b.pool); err == nil {
-		f.Close()
+		f.end()
 		t.Error("the former certificate is still there")
 	}
 	if !onTcp.alive() || !onTls.alive() {
