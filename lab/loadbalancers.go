@@ -104,6 +104,18 @@ func (s *Stack) balance(group string, m *Machine, state string) error {
 		map[string]vpcnet.TargetState{"registered": vpcnet.Registered, "draining": vpcnet.Draining, "gone": vpcnet.Gone}[state])
 }
 
+// dropTargets is what Elastic Load Balancing does when an instance is terminated: nothing reaches it any more.
+func (s *Stack) dropTargets(m *Machine) error {
+	for group, state := range s.TargetStates(m) {
+		if state != "gone" {
+			if err := s.balance(group, m, "gone"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // TargetHealth of a machine in a target group, by its logical id.
 func (s *Stack) TargetHealth(targetGroup string, m *Machine) string {
 	return vpc.Health(fmt.Sprint(s.attribute(targetGroup, "")), netip.MustParseAddr(m.Ip))
