@@ -51,8 +51,8 @@ func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
 			t.Error("the user data holds a credential")
 		}
 	}
-	if hooks != 1 {
-		t.Errorf("%d nodes run the masters' lines, want 1", hooks)
+	if hooks != constructs.MasterNodes {
+		t.Errorf("%d launch templates run the masters' lines, want the four of the slots", hooks)
 	}
 	fill := ofType(resources, "Custom::OpenViduCredentials")[0].Properties
 	if got := text(fill["Initial"]); got != `{"MEET_INITIAL_ADMIN_PASSWORD":"meet-password","MEET_INITIAL_API_KEY":"meet-key"}` {
@@ -128,7 +128,7 @@ func TestUserDataFitsWithTheLongestValues(t *testing.T) {
 		}
 		return id, ""
 	}
-	for kind, least := range map[string]int{"Master": 1900, "Media": 3800} {
+	for kind, least := range map[string]int{"Master": 1500, "Media": 3600} {
 		t.Run(kind, func(t *testing.T) {
 			p := fresh()
 			masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters01"), p.masterProps())

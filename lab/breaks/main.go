@@ -103,11 +103,6 @@ var spoils = []spoil{
 		}},
 	{name: "masters may not attach volumes", scenario: "TestTurnDomainReachesTheInstaller", says: `no role allows: .*AttachVolume on .*volume/`,
 		change: func(resources map[string]any) int { return statements(resources, "MasterRole", "ec2:AttachVolume") }},
-	{name: "tags are kept from the metadata", scenario: "TestTurnDomainReachesTheInstaller", says: `identify failed`,
-		change: func(resources map[string]any) int {
-			cfn.At(resources["MasterLaunchTemplate"], "Properties", "LaunchTemplateData", "MetadataOptions").(map[string]any)["InstanceMetadataTags"] = "disabled"
-			return 1
-		}},
 }
 
 // spoilt gives the template with the break in it. A break that does not fit exactly once is an error: it would prove nothing.
