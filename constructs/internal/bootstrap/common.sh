@@ -7,6 +7,7 @@ export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS
 SELF=/usr/local/sbin/openvidu-node
 STATE=/var/lib/openvidu-node
 LOG=/var/log/openvidu-node.log
+RAW=/run/openvidu-node.log # what is printed, credentials too; in memory, and root's alone
 OPENVIDU=/opt/openvidu
 IMDS=http://169.254.169.254/latest
 STEP=start
@@ -27,6 +28,7 @@ die() {
 step() {
   STEP=$1
   say "== $1"
+  publish
   "$@"
 }
 
@@ -36,6 +38,7 @@ retry() {
   shift 2
   until "$@"; do
     ((--tries > 0)) || return 1
+    publish
     sleep "$pause"
   done
 }
@@ -47,12 +50,35 @@ imds() {
     curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1"
 }
 
-# redact: copies its input without the values of the secret that are credentials.
+# credentials that the secret and the node's configuration hold, one a line: as they read, and as they are quoted.
+credentials() {
+  jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' <<<"$SECRET"
+  sed -nE "s/^[A-Z_]*(PASSWORD|SECRET|KEY|LICENSE)[A-Z_]*=//;T;p;s/^'(.*)'$/\1/p;t;s/^\"(.*)\"$/\1/;T;s/\\\\(.)/\1/gp" \
+    "$OPENVIDU"/config/{,*/,*/*/}*.env || : # some of these are there
+} 2>/dev/null
+
+# redact: copies its input without credentials. A node that holds some and can read none lets the names of its steps pass, no more.
 redact() {
-  # The empty line keeps the first file from being empty, which awk could not tell from the second.
-  awk 'NR==FNR{if(length>5)s[$0];next}
-{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print;fflush()}' \
-    <(echo && jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' 2>/dev/null <<<"$SECRET") -
+  local known
+  known=$(credentials)
+  if [[ -z $known && -e $STATE/trusted ]]; then
+    grep ' == ' || :
+  else
+    # The empty line keeps the first file from being empty, which awk could not tell from the second.
+    awk 'NR==FNR{if(length>5)s[$0];next}
+{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print}' <(echo && echo "$known") -
+  fi
+}
+
+# publish: the log, which the agent sends as it is written, takes whole lines without credentials. That it cannot is no reason to fail.
+publish() {
+  (
+    umask 077
+    flock 9
+    from=$(cat "$RAW.next") || from=1
+    to=$(wc -l <"$RAW")
+    sed -n "$from,${to}p" "$RAW" | redact >>"$LOG" && echo $((to + 1)) >"$RAW.next"
+  ) 2>/dev/null 9>>"$RAW.lock" || :
 }
 
 # signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
@@ -87,14 +113,14 @@ resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$clu
 }
 
 # A node without an agent is better than none.
-ship_logs() { start_agent || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
+ship_logs() { { retry 5 5 sweep && start_agent; } || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
 
-# The end of the log in CloudWatch Logs outlives the instance, whatever became of the agent.
+# The end of what was printed, in CloudWatch Logs, outlives the instance, whatever became of the agent.
 ship_log() {
   local to=(--log-group-name "$LOG_GROUP" --log-stream-name "$NODE/$INSTANCE_ID")
   aws logs create-log-stream "${to[@]}"
   aws logs put-log-events "${to[@]}" --log-events \
-    "$(tail -n 40 "$LOG" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
+    "$(tail -n 40 "$RAW" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
 }
 
 # failed CODE LINE COMMAND: the ERR trap. The reason names step, line and the last two lines that were printed.
@@ -103,9 +129,10 @@ failed() {
   trap - ERR
   set +e
   local reason
-  reason="$NODE $INSTANCE_ID: $STEP failed at line $2 ($3, code $1): $(grep . "$LOG" | tail -n 2 | redact)"
+  reason="$NODE $INSTANCE_ID: $STEP failed at line $2 ($3, code $1): $(tail -n 40 "$RAW" | redact | grep . | tail -n 2)"
   reason=$(tr -d '\\"' <<<"$reason" | tr -c '[:print:]' ' ' | cut -c 1-900)
   say "$reason"
+  publish
   signal FAILURE "$reason"
   ship_log
   on_failure
@@ -188,7 +215,7 @@ REPO
 }
 
 fetch_secret() {
-  SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString)
+  SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString) && : >"$STATE/trusted"
 }
 
 read_secret() { retry 30 10 fetch_secret; }
@@ -203,10 +230,29 @@ fetch_installer() {
   download "$INSTALLER_URL/$RELEASE/install_ov_$1_node.sh" "$STATE/installer.sh" && bash -n "$STATE/installer.sh"
 }
 
+containers() { ! command -v docker >/dev/null || docker ps -aq --no-trunc; }
+
+# sweep: the installer leaves a container and files, which hold all that it was told. Whatever container was not there before it goes.
+sweep() {
+  local ids
+  [[ -e $STATE/containers ]] || return 0
+  ids=$(containers) && { grep -vxFf "$STATE/containers" <<<"$ids" || :; } | xargs -r docker rm -fv >/dev/null &&
+    rm -rf "$STATE"/{tmp,containers}
+}
+
 # A half-finished try is removed first: on the root disk, never on a volume.
 try_installer() {
-  ! mountpoint -q "$OPENVIDU" && rm -rf --one-file-system "$OPENVIDU" && timeout 900 bash "$STATE/installer.sh" "$@" 2>&1 | redact
+  local code=0 ids
+  ! mountpoint -q "$OPENVIDU" || return
+  [[ -e $STATE/containers ]] || { ids=$(containers) && echo "$ids" >"$STATE/containers"; } || return
+  rm -rf --one-file-system "$OPENVIDU" "$STATE/tmp"
+  mkdir -m 700 "$STATE/tmp"
+  TMPDIR=$STATE/tmp timeout 900 bash "$STATE/installer.sh" "$@" || code=$?
+  sweep && return "$code"
 }
+
+# agent enable|disable: also for the boots to come.
+agent() { systemctl "$1" -q --now amazon-cloudwatch-agent 2>/dev/null || :; }
 
 # install_openvidu master|media FLAG…: the version is the cluster's, not this template's.
 install_openvidu() {
@@ -217,22 +263,15 @@ install_openvidu() {
   retry 10 15 fetch_installer "$role"
   local additional
   IFS=, read -ra additional <<<"$INSTALL_FLAGS"
+  agent disable # what the installer's container prints is not for CloudWatch Logs
   retry 3 30 try_installer --no-tty --install --environment=aws --deployment-type=ha "--node-role=$role-node" \
     "--master-node-private-ip-list=$(IFS=, && echo "${MASTER_IPS[*]}")" "$@" "${additional[@]}"
+  agent enable
   systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
 }
 
-# Lines of whoever deploys, between installation and start. The files that they may change hold credentials. What they print
-# goes by a file: a process that they leave behind would keep a pipe open, and the boot waiting.
-before_start() {
-  [[ -n $BEFORE_START ]] || return 0
-  local words code=0
-  words=$(mktemp)
-  timeout 900 bash -euo pipefail -c "$BEFORE_START" >"$words" 2>&1 || code=$?
-  redact <"$words"
-  rm "$words"
-  return "$code"
-}
+# Lines of whoever deploys, between installation and start. A process that they leave behind holds a file open, not the boot.
+before_start() { [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START"; }
 
 # put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.
 # The quotes are those that bash and Docker Compose read alike.
@@ -280,12 +319,13 @@ healthy() {
 }
 
 main() {
-  umask 077 # the log is root's alone; what OpenVidu installs is read by its services' users
-  exec >>"$LOG" 2>&1
-  umask 022
+  umask 077
+  exec >>"$RAW" 2>&1
+  umask 022 # what OpenVidu installs is read by its services' users
   trap 'failed $? $LINENO "$BASH_COMMAND"' ERR
   case ${1:-} in
     '') install_units ;;
     *) "$1" ;;
   esac
+  publish
 }

@@ -135,10 +135,12 @@ drain() {
       hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'
       timeout 60 aws cloudwatch put-metric-data --namespace OpenVidu --metric-name DrainMinutes --dimensions "Cluster=$CLUSTER" --value $((beat / 6))
     }
+    publish
     sleep 10
   done
   say 'no call is left'
   timeout 300 systemctl stop openvidu
+  publish
   ship_log # first: the instance may go with the hook
   until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
   sleep infinity

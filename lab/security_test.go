@@ -1,0 +1,95 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// shadow puts a program before the node's own of that name: it does lines of shell, then what the real one does.
+func (m *Machine) shadow(name, lines string) {
+	m.Shell("mkdir -p /usr/local/bin")
+	m.put("usr/local/bin/"+name, "#!/bin/bash\n"+lines+"\nPATH=${PATH#*local/bin:} exec /usr/bin/"+name+" \"$@\"\n")
+	m.Shell("chmod 700 /usr/local/bin/" + name)
+}
+
+func TestInstallerLeavesNoCredentials(t *testing.T) {
+	t.Parallel()
+	left := func(t testing.TB, m *Machine) {
+		t.Helper()
+		expect(t, "containers of the installer on "+m.Group, m.Shell("docker ps -a --format '{{.Image}}' | grep -c installer || :"), "0")
+		expect(t, "its files on "+m.Group, m.Shell("find / -xdev -name installation-scripts 2>/dev/null; find /var/lib/openvidu-node/ -name 'tmp*'"), "")
+	}
+	t.Run("neither a container nor files nor lines in CloudWatch Logs", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1, Files: map[string]string{"etc/lab/openvidu": "talks"}}, nil, func(t testing.TB, s *Stack) {
+			ready(t, s, 0, 1)
+			for _, m := range []*Machine{s.Machine(Group(1)), s.Machine(MediaGroup)} {
+				left(t, m)
+			}
+			media := s.Machine(MediaGroup)
+			eventually(t, "the errors of OpenVidu", func() bool { return strings.Contains(fmt.Sprint(streams(s)), "no such room") })
+			if text := streams(s)["media-node/"+media.Id+"/boot"]; !strings.Contains(text, "error free so far") {
+				t.Errorf("what the installer said is not in the log of the boot:\n%s", text)
+			}
+		})
+	})
+	t.Run("nor when the power is cut while it runs", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Files: map[string]string{"etc/lab/openvidu": "talks stuck"}}, nil, func(t testing.TB, s *Stack) {
+			eventually(t, "the installer's container", func() bool {
+				m := s.Machine(Group(1))
+				return m != nil && m.Shell("docker ps --format '{{.Image}}' | grep -q installer && echo yes") == "yes"
+			})
+			m := s.Machine(Group(1))
+			m.put("etc/lab/openvidu", "talks")
+			cutPower(s)
+			ready(t, s, 1)
+			left(t, m)
+		})
+	})
+}
+
+func TestNoCredentialLeavesANodeByItsLog(t *testing.T) {
+	t.Parallel()
+	t.Run("of a drain", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
+			ready(t, s, 0, 1)
+			m := s.Machine(MediaGroup)
+			m.shadow("docker", "cat /opt/openvidu/config/node/media_node.env >&2")
+			s.ScaleIn(m)
+			eventually(t, "the end of the instance", m.gone)
+			text := streams(s)["media-node/"+m.Id+"/boot"] + streams(s)["drain/"+m.Id]
+			if !strings.Contains(text, "REDIS_PASSWORD=***") || !strings.Contains(text, "no call is left") {
+				t.Errorf("its log is\n%s", text)
+			}
+		})
+	})
+	for name, lines := range map[string]struct{ before, told string }{
+		"of a boot that knows its own configuration": {"", "MONGO_ADMIN_PASSWORD=***"},
+		"of a boot that can read no credential":      {"mv /opt/openvidu/config /opt/openvidu/config.away", "attach_fixed_ip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, Options{Masters: 1}, nil, func(t testing.TB, s *Stack) {
+				ready(t, s, 1)
+				quiet(t, s, 1)
+				m := s.Machine(Group(1))
+				m.Shell("cp /opt/openvidu/config/cluster/openvidu.env /root/; " + lines.before)
+				m.shadow("ip", "cat /root/openvidu.env >&2; exit 7")
+				signals := len(s.Signals("MasterReady"))
+				cutPower(s)
+				eventually(t, "a failure", func() bool { return len(s.Signals("MasterReady")) > signals })
+				reason := s.Signals("MasterReady")[signals].Reason
+				if !strings.Contains(reason, "attach_fixed_ip failed") {
+					t.Errorf("its reason is %s", reason)
+				}
+				if text := streams(s)["master-1/"+m.Id]; !strings.Contains(text, lines.told) {
+					t.Errorf("its last lines are\n%s", text)
+				}
+				m.Shell("rm -f /usr/local/bin/ip /root/openvidu.env; [[ ! -e /opt/openvidu/config.away ]] || mv -T /opt/openvidu/config.away /opt/openvidu/config")
+				eventually(t, "ready after all", func() bool {
+					all := s.Signals("MasterReady")
+					return all[len(all)-1].Status == "SUCCESS"
+				})
+			})
+		})
+	}
+}
