@@ -1335,7 +1335,7 @@ func TestUserDataGivesTheNodeItsValues(t *testing.T) {
 		slot := fmt.Sprint(i + 1)
 		own["MasterLaunchTemplate"+slot] = map[string]string{
 			"SLOT": slot, "ENI_ID": "eni-0123456789abcdef" + slot, "VOLUME_ID": "vol-0123456789abcdef" + slot, "FIXED_IP": ip,
-			"GROUP": "OpenViduMasterNodeASG" + slot, "ENI_IDS": "eni-0123456789abcdef" + slot, "VOLUME_IDS": "vol-0123456789abcdef" + slot,
+			"GROUP":            "OpenViduMasterNodeASG" + slot,
 			"SECRET_ARN":       "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:OpenViduSharedInfo-AbCdEfGhIjKl-MnOpQr",
 			"MEDIA_SECRET_ARN": "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:MasterInfoMediaSecret-AbCdEfGhIjKl-MnOpQr",
 			"DISK_SIZE":        "16384", "REVISION": "0123456789abcdef",

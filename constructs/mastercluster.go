@@ -244,8 +244,6 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		slot := fmt.Sprint(i + 1)
 		// A launch template for each slot, which says what the node is: tags and metadata can be changed by others.
 		template := newLaunchTemplate(c, "LaunchTemplate"+slot, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, append(slices.Clone(common),
-			bootstrap.Value(fmt.Sprintf("ENI_IDS[%d]", i), *enis[i]),
-			bootstrap.Value(fmt.Sprintf("VOLUME_IDS[%d]", i), *(*c.volumes.VolumeIds())[i]),
 			bootstrap.Value("SLOT", slot),
 			bootstrap.Value("ENI_ID", *enis[i]),
 			bootstrap.Value("VOLUME_ID", *(*c.volumes.VolumeIds())[i]),

@@ -174,7 +174,7 @@ func (n node) longest(name string) int {
 	id := func(of constructs.IConstruct) int {
 		return len(*awscdk.Stack_Of(of).GetLogicalId(of.(awscdk.CfnElement)))
 	}
-	switch name, _, _ = strings.Cut(name, "["); name {
+	switch name {
 	case "REGION", "URL_SUFFIX": // amazonaws.com.cn has 16
 		return region
 	case "STACK":
@@ -197,7 +197,7 @@ func (n node) longest(name string) int {
 		return 500 + stack + id(n.handle)
 	case "MASTER_IPS", "FIXED_IP":
 		return len("255.255.255.255")
-	case "ENI_IDS", "VOLUME_IDS", "ENI_ID", "VOLUME_ID":
+	case "ENI_ID", "VOLUME_ID":
 		return len("eni-0123456789abcdef0")
 	case "DISK_SIZE":
 		return len("65536")

@@ -446,6 +446,12 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 		w.Header().Set("Smithy-Protocol", "rpc-v2-cbor")
 		w.Header().Set("Content-Type", "application/cbor")
 		w.Write([]byte{0xa0})
+	case "DescribeAutoScalingInstances":
+		found := ""
+		if m := s.machineById(form.Get("InstanceIds.member.1")); m != nil && !m.gone() {
+			found = "<member><InstanceId>" + m.Id + "</InstanceId><AutoScalingGroupName>" + m.tags[groupTag] + "</AutoScalingGroupName></member>"
+		}
+		accept("<AutoScalingInstances>" + found + "</AutoScalingInstances>")
 	case "SetInstanceHealth":
 		s.mu.Lock()
 		s.sick[instance] = form.Get("HealthStatus") == "Unhealthy"

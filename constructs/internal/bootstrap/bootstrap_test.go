@@ -27,10 +27,10 @@ func TestHeaderQuotesEveryValue(t *testing.T) {
 
 // set -u would end a node at the first use of a name that nobody assigns.
 func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
-	common := []Var{Value("REGION", ""), Value("URL_SUFFIX", ""), Value("STACK", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""),
+	common := []Var{Value("REGION", ""), Value("URL_SUFFIX", ""), Value("STACK", ""), Value("CLUSTER", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""),
 		Value("WAIT_URL", ""), Value("BEFORE_START", ""), List("MASTER_IPS", ""), Value("INSTALLER_URL", ""), Value("INSTALL_FLAGS", "")}
 	for name, text := range map[string]string{
-		"master": Header(append(common, List("ENI_IDS", ""), List("VOLUME_IDS", ""), Value("DISK_SIZE", ""), Value("REVISION", ""))...) + Common + Master,
+		"master": Header(append(common, Value("SLOT", ""), Value("ENI_ID", ""), Value("VOLUME_ID", ""), Value("FIXED_IP", ""), Value("GROUP", ""), Value("DISK_SIZE", ""), Value("REVISION", ""))...) + Common + Master,
 		"media":  Header(append(common, Value("DRAIN_HOOK", ""), Value("READY_HOOK", ""))...) + Common + Media,
 	} {
 		file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), name)
@@ -87,6 +87,26 @@ func TestScriptsAreStatic(t *testing.T) {
 		}
 		if strings.Contains(text, "http://") && strings.Contains(strings.NewReplacer("http://169.254.169.254", "", "http://127.0.0.1", "").Replace(text), "http://") {
 			t.Error("a script goes outside without TLS")
+		}
+	}
+}
+
+// What metadata and AWS answer is used only when it is as expected from its first to its last character, and never evaluated.
+func TestUnexpectedAnswersAreRefused(t *testing.T) {
+	_, library, _ := strings.Cut(Common, "set -Eeuo pipefail")
+	library, _, ok := strings.Cut(library, "\nmain()")
+	if !ok {
+		t.Fatal("common.sh has no function main")
+	}
+	for answer, fits := range map[string]bool{
+		"i-0123456789abcdef0": true, "": false, "i-": false, "x[$(touch /tmp/never)]": false, "i-0123456789abcdef0\n": false,
+		"i-0123456789abcdef0 ": false, "i-0123456789abcdef0\ni-0123456789abcdef0": false, "$(id)": false, "--help": false,
+	} {
+		command := exec.Command("bash", "-u")
+		command.Env = []string{"REGION=r", "PATH=/usr/bin:/bin", "ANSWER=" + answer}
+		command.Stdin = strings.NewReader(library + "\nexpected \"$AN_INSTANCE\" \"$ANSWER\"")
+		if err := command.Run(); (err == nil) != fits {
+			t.Errorf("%q: %v", answer, err)
 		}
 	}
 }

@@ -13,7 +13,6 @@ IMDS=http://169.254.169.254/latest
 STEP=start
 NODE=node
 INSTANCE_ID=
-CLUSTER=
 SECRET=
 
 # All words go to stderr, so that $(…) never swallows the reason of a failure.
@@ -43,11 +42,24 @@ retry() {
   done
 }
 
-# imds PATH: IMDSv2 only. Without an answer or with a 404 it prints nothing and fails.
+AN_INSTANCE='i-[0-9a-f]{8,32}' # an extended regular expression, as expected takes it
+
+# expected PATTERN VALUE: prints the value when the pattern fits the whole of it. Nothing from metadata or AWS's answers is used otherwise.
+expected() {
+  if [[ $2 =~ ^($1)$ ]]; then
+    echo "$2"
+  else
+    die "not like $1: '${2:0:100}'"
+  fi
+}
+
+# imds PATH PATTERN: IMDSv2 only. Without an answer, with a 404, or with another answer than expected it prints nothing and fails.
 imds() {
-  local token
+  local token value
   token=$(curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$IMDS/api/token") &&
-    curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1"
+    token=$(expected '[A-Za-z0-9+/=_-]+' "$token") &&
+    value=$(curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1") &&
+    expected "$2" "$value"
 }
 
 # credentials that the secret and the node's configuration hold, one a line: as they read, and as they are quoted.
@@ -166,8 +178,7 @@ install_units() {
 }
 
 identify() {
-  INSTANCE_ID=$(retry 60 5 imds instance-id)
-  CLUSTER=$(retry 60 5 imds tags/instance/OpenViduCluster)
+  INSTANCE_ID=$(retry 60 5 imds instance-id "$AN_INSTANCE")
   # shellcheck disable=SC1091
   OS=$(. /etc/os-release && echo "$ID-$VERSION_ID")
   case $OS in

@@ -1,6 +1,9 @@
 # A Master Node: its slot gives it a fixed private IP (a network interface) and its data (a volume).
 # shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
+# The launch template of the slot says all of this, nothing that can be changed on a running instance: a failure of any step tells it.
+NODE=master-$SLOT
+DEVICE=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME_ID/-/}
 STAGE=/run/openvidu-volume
 
 role_units() {
@@ -15,24 +18,13 @@ role_units() {
 
 on_failure() { :; } # systemd tries again: a master is bound to its slot, another instance would fare no better
 
-# The header holds lists in the order of the slots; a tag that the group gives its instance tells slot and group.
-take_slot() {
-  local slot
-  slot=$(retry 60 5 imds tags/instance/OpenViduMasterSlot)
-  GROUP=${slot#* }
-  slot=${slot% *}
-  NODE=master-$slot
-  ENI_ID=${ENI_IDS[slot-1]}
-  VOLUME_ID=${VOLUME_IDS[slot-1]}
-  FIXED_IP=${MASTER_IPS[slot-1]}
-  DEVICE=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME_ID/-/}
-}
-
 # The old instance may hold the interface for minutes: EC2 refuses until it lets go.
 attach_interface() {
-  local owner
-  read -r owner MAC < <(aws ec2 describe-network-interfaces --network-interface-ids "$ENI_ID" \
-    --query 'NetworkInterfaces[0].[Attachment.InstanceId,MacAddress]') || return
+  local answer owner
+  answer=$(aws ec2 describe-network-interfaces --network-interface-ids "$ENI_ID" \
+    --query 'NetworkInterfaces[0].[Attachment.InstanceId,MacAddress]') &&
+    answer=$(expected "(None|$AN_INSTANCE)[[:space:]]+[0-9a-f]{2}(:[0-9a-f]{2}){5}" "$answer") || return
+  read -r owner MAC <<<"$answer"
   [[ $owner == "$INSTANCE_ID" ]] || aws ec2 attach-network-interface --network-interface-id "$ENI_ID" \
     --instance-id "$INSTANCE_ID" --device-index 1 || return
   echo "$MAC" >"$STATE/mac"
@@ -160,7 +152,6 @@ apply_settings() {
 
 boot() {
   step identify
-  step take_slot
   step install_tools mkfs.xfs:xfsprogs
   step ship_logs
   step attach_fixed_ip

@@ -3,6 +3,8 @@
 
 NODE=media-node # one name for all: the stack waits for the first of them
 SIGNALLED=/run/openvidu-drain
+AN_ADDRESS='[0-9]{1,3}(\.[0-9]{1,3}){3}'
+A_GROUP='[A-Za-z0-9][A-Za-z0-9_./-]{0,254}'
 
 role_units() {
   unit openvidu-drain drain $'Restart=always\nRestartSec=5'
@@ -22,10 +24,13 @@ report_ready() {
   retry 3 20 hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no launch waits'
 }
 
-terminating() { [[ $(imds autoscaling/target-lifecycle-state) == *Terminated ]]; }
+# What Auto Scaling wants of the node.
+wanted() { imds autoscaling/target-lifecycle-state '[A-Za-z:]{1,40}'; }
+
+terminating() { [[ $(wanted) == *Terminated ]]; }
 
 # A node that wrongly took itself for one in service would be stopped with its calls.
-warming() { [[ $(retry 5 5 imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
+warming() { [[ $(retry 5 5 wanted) == Warmed:* ]]; }
 
 # What would take longest when the node is needed.
 pull_images() {
@@ -46,7 +51,7 @@ masters_answer() {
 
 install_media() {
   local ip password
-  ip=$(retry 10 5 imds local-ipv4)
+  ip=$(retry 10 5 imds local-ipv4 "$AN_ADDRESS")
   password=$(secret REDIS_PASSWORD)
   install_openvidu media "--private-ip=$ip" "--redis-password=$password"
 }
@@ -110,10 +115,19 @@ live() {
   [[ -n $ids ]]
 }
 
+# fleet: the name of the group, which no header can hold (group -> launch template -> group). An instance keeps its group, so one answer does.
+fleet() {
+  local group
+  expected "$A_GROUP" "$(cat "$STATE/fleet" 2>/dev/null)" 2>/dev/null || {
+    group=$(aws autoscaling describe-auto-scaling-instances --instance-ids "$INSTANCE_ID" --query 'AutoScalingInstances[0].AutoScalingGroupName') &&
+      group=$(expected "$A_GROUP" "$group") && [[ $group != None ]] && echo "$group" | tee "$STATE/fleet"
+  }
+}
+
 # hook ACTION HOOK OPTION…
 hook() {
   local group
-  group=$(imds tags/instance/aws:autoscaling:groupName) &&
+  group=$(fleet) &&
     aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
 }
 
@@ -126,8 +140,7 @@ drain() {
   NODE=drain
   say '== drain'
   timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
-  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
-  CLUSTER=$(retry 5 5 imds tags/instance/OpenViduCluster)
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id "$AN_INSTANCE"); done
   local beat=0
   while live; do
     # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
