@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -92,4 +93,35 @@ func TestNoCredentialLeavesANodeByItsLog(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Services remember the source address of a peer: it must be the one that a replacement will have, too.
+func TestMastersSpeakFromTheirFixedIps(t *testing.T) {
+	scenario(t, Options{}, map[string]any{"OpenViduMasterNodeSubnets": []any{subnets[0], subnets[1]}}, func(t testing.TB, s *Stack) {
+		ready(t, s, 1, 2, 3, 4)
+		fixed := strings.Split(masterIps(s), ",")
+		for slot := 1; slot <= 4; slot++ {
+			m, others := s.Machine(Group(slot)), slices.Clone(fixed)
+			others = slices.Delete(others, slot-1, slot)
+			slices.Sort(others)
+			peers := "sort -u /opt/openvidu/data/*/peers | grep -v 127.0.0.1 | paste -sd,"
+			eventually(t, "the other masters", func() bool { return strings.Count(m.Shell(peers), ",") >= 2 })
+			expect(t, fmt.Sprint("peers of slot ", slot), m.Shell("sort -u /opt/openvidu/data/*/peers | grep -v 127.0.0.1 | sort | paste -sd,"), strings.Join(others, ","))
+		}
+		m := s.Machine(Group(1))
+		replicas := m.Shell(". /opt/openvidu/config/node/master_node.env; docker exec redis redis-cli -p 7000 -a \"$REDIS_PASSWORD\" --no-auth-warning info replication | grep -o 'ip=[0-9.]*' | sort | paste -sd,")
+		var want []string
+		for _, ip := range fixed[1:] {
+			want = append(want, "ip="+ip)
+		}
+		slices.Sort(want)
+		expect(t, "Redis' replicas", replicas, strings.Join(want, ","))
+		m.Shell("ip addr flush dev eth1; ip link set eth1 down; ip rule del table 1777")
+		eventually(t, "the routes of an interface that was reloaded", func() bool {
+			return strings.Contains(m.Shell("ip -4 route get "+fixed[1]), "dev eth1 src "+fixed[0]) && strings.Contains(m.Shell("ip -4 route get "+fixed[2]), "dev eth1 src "+fixed[0])
+		})
+		if !strings.Contains(m.Shell("timeout 60 bash -c '</dev/tcp/"+fixed[1]+"/7000' && echo there"), "there") {
+			t.Error("the other masters cannot be reached")
+		}
+	})
 }

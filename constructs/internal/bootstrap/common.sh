@@ -284,21 +284,27 @@ install_openvidu() {
 # Lines of whoever deploys, between installation and start. A process that they leave behind holds a file open, not the boot.
 before_start() { [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START"; }
 
-# put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.
-# The quotes are those that bash and Docker Compose read alike.
+# Quotes that bash and Docker Compose (compose-go, package dotenv) read alike: in single quotes Compose takes a backslash before the
+# last quote for an escape, in double quotes it knows no escaped backtick.
+QUOTED='def quoted($k): tostring|if test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
+elif test("[\u0000-\u0008\n-\u001f\u007f]") then error("\($k) holds a line break or a control character")
+elif test("\u0027|(?<!\\\\)(\\\\\\\\)*\\\\$")|not then "\u0027\(.)\u0027"
+elif test("`")|not then "\"\(gsub("(?<c>[\\\\\"$])";"\\\(.c)"))\""
+else error("\($k) holds a backtick, and a single quote or a backslash at its end: bash and Docker Compose would read it differently") end;'
+
+# put_settings FILE KEY…: lines of the file take the values of these keys from the secret, all else in it stays. As OpenVidu's own
+# scripts do, it adds no key and leaves alone what is empty in the secret; but a TURN domain can be taken away.
 put_settings() {
-  local file=$OPENVIDU/config/$1
+  local file=$OPENVIDU/config/$1 key
   shift
   [[ -f $file ]] || return 0 # not in this version
-  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" '. as $s
-|def q: tostring|if test("[\n\r]") then error("line break in a setting")
-elif test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
-elif test("\u0027")|not then "\u0027\(.)\u0027"
-else "\"\(gsub("(?<c>[\\\\\"$`])";"\\\(.c)"))\"" end;
-[$ARGS.positional[]|select($s[.]!=null)|{key:.,value:"\(.)=\($s[.]|q)"}]|from_entries as $new
-|($old|rtrimstr("\n")|split("\n")) as $lines
-|def k: sub("=.*";"");($lines|map(k)) as $known
-|($lines[]|$new[k]//.),($new|del(.[$known[]])[])' --args "$@" <<<"$SECRET" >"$file.new" || return
+  for key; do
+    grep -q "^$key=" "$file" || jq -e --arg k "$key" '(.[$k]//"")==""' <<<"$SECRET" >/dev/null ||
+      say "${file##*/} of this release has no $key: left out"
+  done
+  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" "$QUOTED"' . as $s
+|[$ARGS.positional[]|. as $k|($s[.]//"")|select(.!="" or $k=="LIVEKIT_TURN_DOMAIN_NAME")|{key:$k,value:"\($k)=\(quoted($k))"}]|from_entries as $new
+|($old|rtrimstr("\n")|split("\n"))[]|$new[sub("=.*";"")]//.' --args "$@" <<<"$SECRET" >"$file.new" || return
   if cmp -s "$file.new" "$file"; then
     rm "$file.new"
   else

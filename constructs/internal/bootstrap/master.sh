@@ -14,6 +14,7 @@ role_units() {
   # networkd, when it restarts, would sweep away the source routing set up below.
   printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
     >/etc/systemd/networkd.conf.d/90-openvidu.conf
+  unit openvidu-routes routes $'Restart=always\nRestartSec=5'
 }
 
 on_failure() { :; } # systemd tries again: a master is bound to its slot, another instance would fare no better
@@ -39,7 +40,7 @@ find_interface() {
 # does not; rules of both do no harm. The address is a /32: with the subnet's prefix all traffic of the first interface
 # would leave by the second.
 route_interface() {
-  local via primary subnet
+  local via primary subnet ip hop
   read -r _ _ via _ primary _ < <(ip -4 route show default | grep -v " dev $DEV ")
   subnet=$(ip -4 route show dev "$primary" scope link | awk '$1~"/"&&!n++{print $1}')
   ip link set "$DEV" up
@@ -47,6 +48,22 @@ route_interface() {
   ip route replace "$subnet" dev "$DEV" table 1777
   ip route replace default via "$via" dev "$DEV" onlink table 1777
   [[ -n $(ip rule show table 1777) ]] || ip rule add from "$FIXED_IP" table 1777 priority 1000
+  # What the other masters remember of this one (Redis its replicas, for one) must outlive the instance: they see the fixed IP.
+  for ip in "${MASTER_IPS[@]}"; do
+    [[ $ip != "$FIXED_IP" ]] || continue
+    hop=$(ip -4 route get "$ip" | sed -nE 's/.* (via [0-9.]+) .*/\1 onlink/p')
+    # shellcheck disable=SC2086 # words
+    ip route replace "$ip" $hop dev "$DEV" src "$FIXED_IP"
+  done
+}
+
+# routes: whatever reloads an interface takes its addresses and routes away.
+routes() {
+  trap - ERR
+  set +e
+  while sleep 15; do
+    MAC=$(cat "$STATE/mac") && find_interface && route_interface
+  done 2>/dev/null
 }
 
 attach_fixed_ip() {

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,4 +131,42 @@ esac`,
 	if left, _ := filepath.Glob(filepath.Join(root, "state", "[tc]*")); left != nil {
 		t.Errorf("left: %s", left)
 	}
+}
+
+func TestSettingsChangeWhatIsThere(t *testing.T) {
+	const secret = `SECRET='{"DOMAIN_NAME":"new.example.com","LIVEKIT_TURN_DOMAIN_NAME":"","EXTERNAL_S3_REGION":"","OPENVIDU_RTC_ENGINE":null,"MINIO_ACCESS_KEY":"a b","GRAFANA_ADMIN_PASSWORD":"g"}'` + "\n"
+	const put = secret + "put_settings cluster/openvidu.env DOMAIN_NAME LIVEKIT_TURN_DOMAIN_NAME EXTERNAL_S3_REGION OPENVIDU_RTC_ENGINE MINIO_ACCESS_KEY GRAFANA_ADMIN_PASSWORD 2>&1"
+	for name, c := range map[string]struct{ before, after string }{
+		"empty settings stay as they are": {"DOMAIN_NAME=old\nEXTERNAL_S3_REGION=eu\nOPENVIDU_RTC_ENGINE=pion\nMINIO_ACCESS_KEY=\nCUSTOM=1", "DOMAIN_NAME=new.example.com\nEXTERNAL_S3_REGION=eu\nOPENVIDU_RTC_ENGINE=pion\nMINIO_ACCESS_KEY='a b'\nCUSTOM=1"},
+		"a TURN domain goes":              {"LIVEKIT_TURN_DOMAIN_NAME=turn.example.com\nMINIO_ACCESS_KEY=x\nDOMAIN_NAME=y\n", "LIVEKIT_TURN_DOMAIN_NAME=\nMINIO_ACCESS_KEY='a b'\nDOMAIN_NAME=new.example.com\n"},
+		"comments stay":                   {"# DOMAIN_NAME=z\nDOMAIN_NAME=y\nMINIO_ACCESS_KEY='a b'\n", "# DOMAIN_NAME=z\nDOMAIN_NAME=new.example.com\nMINIO_ACCESS_KEY='a b'\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := testNode(t, nil)
+			file := filepath.Join(root, "openvidu/config/cluster/openvidu.env")
+			write(t, file, c.before)
+			said, err := call(t, root, "master", put)
+			if err != nil || strings.Count(said, "\n") != 1 || !strings.Contains(said, "openvidu.env of this release has no GRAFANA_ADMIN_PASSWORD") {
+				t.Errorf("%v: %s", err, said)
+			}
+			expect(t, "the file", strings.TrimSuffix(read(t, file), "\n"), strings.TrimSuffix(c.after, "\n"))
+		})
+	}
+	t.Run("what cannot be written is named, and nothing is written", func(t *testing.T) {
+		for value, want := range map[string]string{"it's a `": "backtick", "a`\\": "backtick", "two\nlines": "line break", "a\x00b": "line break"} {
+			root := testNode(t, nil)
+			file := filepath.Join(root, "openvidu/config/cluster/openvidu.env")
+			write(t, file, "DOMAIN_NAME=old\nMINIO_SECRET_KEY=old\n")
+			secret, err := json.Marshal(map[string]string{"DOMAIN_NAME": "new", "MINIO_SECRET_KEY": value})
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(root, "secret"), string(secret))
+			said, err := call(t, root, "master", "SECRET=$(<$ROOT/secret); put_settings cluster/openvidu.env DOMAIN_NAME MINIO_SECRET_KEY 2>&1")
+			if err == nil || !strings.Contains(said, "MINIO_SECRET_KEY holds a "+want) {
+				t.Errorf("%q: %v %s", value, err, said)
+			}
+			expect(t, "the file", read(t, file), "DOMAIN_NAME=old\nMINIO_SECRET_KEY=old\n")
+		}
+	})
 }
