@@ -70,8 +70,8 @@ type InstanceProps struct {
 	BlockContainerMetadata *bool
 	// BeforeStart are lines of bash that root runs on the node at every boot, between OpenVidu's installation and its start,
 	// with errexit, nounset and pipefail on: the place for configuration of one's own. A line that fails, fails the boot.
-	// They stand in the user data, so hold no secret. EC2 takes 16,384 bytes of it, which leaves about 1,500 on Master Nodes
-	// and 3,600 on Media Nodes for these lines and AdditionalInstallFlags together; more is refused. A value that is known at
+	// They are part of the user data, so they must not hold a secret. EC2 takes 16,384 bytes of it, which leaves at
+	// least 4,096 for these lines; more is refused. A value that is known at
 	// deployment only counts as 256 bytes. A change rolls the Master Nodes; Media Nodes take it as they are replaced.
 	// Default: none.
 	BeforeStart *[]*string
@@ -236,8 +236,8 @@ func newLaunchTemplate(scope constructs.Construct, id string, n node, props Inst
 	if size == nil {
 		size = awscdk.Size_Gibibytes(jsii.Number(DefaultRootVolumeSize))
 	}
-	n.checkUserData(scope, header, props, len(bootstrap.Common)+len(roleScript))
-	text := bootstrap.Header(header...) + *script(scope, "Common", bootstrap.Common) + *script(scope, role, roleScript)
+	n.checkUserData(scope, header, props, len(roleScript))
+	text := bootstrap.Header(header...) + *script(scope, role, roleScript)
 	template := awsec2.NewLaunchTemplate(scope, &id, &awsec2.LaunchTemplateProps{
 		InstanceType:            instanceType,
 		MachineImage:            image,

@@ -135,13 +135,14 @@ ship_log() {
     "$(tail -n 40 "$RAW" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
 }
 
-# failed CODE LINE COMMAND: the ERR trap. The reason names step, line and the last two lines that were printed.
+# failed CODE LINE COMMAND: the ERR trap. The reason names step, function and line of the source, and the last two lines that were printed.
 failed() {
   ((BASH_SUBSHELL == 0)) || exit "$1"
   trap - ERR
   set +e
-  local reason
-  reason="$NODE $INSTANCE_ID: $STEP failed at line $2 ($3, code $1): $(tail -n 40 "$RAW" | redact | grep . | tail -n 2)"
+  local reason line=$2
+  ((line <= COMMON_LINES)) || line=$((line - COMMON_LINES))
+  reason="$NODE $INSTANCE_ID: $STEP failed at line $line of ${FUNCNAME[1]} ($3, code $1): $(tail -n 40 "$RAW" | redact | grep . | tail -n 2)"
   reason=$(tr -d '\\"' <<<"$reason" | tr -c '[:print:]' ' ' | cut -c 1-900)
   say "$reason"
   publish
@@ -172,7 +173,7 @@ UNIT
 # cloud-init runs this once; from then on systemd runs the node, at every boot.
 install_units() {
   mkdir -p "$STATE"
-  install -m 700 "${BASH_SOURCE[0]}" "$SELF"
+  install -m 700 "$0" "$SELF"
   role_units
   unit openvidu-node boot $'Type=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\nRestart=on-failure\nRestartSec=60'
 }

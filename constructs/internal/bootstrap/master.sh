@@ -1,6 +1,8 @@
 # A Master Node: its slot gives it a fixed private IP (a network interface) and its data (a volume).
 # shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
+COMMON_LINES=$((LINENO - 4)) # before this script
+
 # The launch template of the slot says all of this, nothing that can be changed on a running instance: a failure of any step tells it.
 NODE=master-$SLOT
 DEVICE=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME_ID/-/}

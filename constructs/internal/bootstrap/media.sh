@@ -1,6 +1,8 @@
 # A Media Node: carries the calls. It drains before Auto Scaling may terminate it.
 # shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
+COMMON_LINES=$((LINENO - 4)) # before this script
+
 NODE=media-node # one name for all: the stack waits for the first of them
 SIGNALLED=/run/openvidu-drain
 AN_ADDRESS='[0-9]{1,3}(\.[0-9]{1,3}){3}'
