@@ -217,12 +217,15 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	open(c, masterNodes, group, masterNodes, group)
 
 	c.nodes.add(
-		// What changes in the one must reach the other, also between two updates of the stack.
-		allow(*c.shared.mediaSecret().SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"),
+		// OpenVidu's procedures store in the one what they change, and it must reach the other: a version is written, then made the
+		// current one in the place of the version that was read.
+		allow(*c.shared.Secret().SecretArn(), "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
+		allow(*c.shared.mediaSecret().SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
 		allowAttach(attachInterface, "network-interface", enis),
 		allowAttachTo(clusterTag, cluster, attachInterface, attachVolume),
 		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
+	c.shared.encryption().allow(c.nodes.rights, "SecretKeyWrite", "secretsmanager", "kms:GenerateDataKey")
 	c.nodes.add(c.volumes.attachStatement())
 	c.volumes.encryption().allowVolumes(c.nodes.rights, "VolumesKey")
 	if buckets := props.RecordingBuckets; buckets != nil {

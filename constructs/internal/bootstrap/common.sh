@@ -1,5 +1,5 @@
 # What Master Nodes and Media Nodes share. The env header stands before this file, master.sh or media.sh behind it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # jq has names of its own
 
 set -Eeuo pipefail
 export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS_DEFAULT_OUTPUT=text PATH=$PATH:/snap/bin
@@ -62,17 +62,19 @@ imds() {
     expected "$2" "$value"
 }
 
+# A value of an env file without its quotes, and without a comment behind it.
+UNQUOTE="s/[[:space:]]+$//;s/^'(.*)'$/\\1/;t;s/^\"(.*)\"$/\\1/;Tu;s/\\\\(.)/\\1/g;b;:u;s/ #.*//"
+
 # credentials that the secret and the node's configuration hold, one a line: as they read, and as they are quoted.
 credentials() {
   jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' <<<"$SECRET"
-  sed -nE "s/^[A-Z_]*(PASSWORD|SECRET|KEY|LICENSE)[A-Z_]*=//;T;p;s/^'(.*)'$/\1/p;t;s/^\"(.*)\"$/\1/;T;s/\\\\(.)/\1/gp" \
-    "$OPENVIDU"/config/{,*/,*/*/}*.env || : # some of these are there
+  sed -nE 's/^[A-Z_]*(PASSWORD|SECRET|KEY|LICENSE)[A-Z_]*=//p' "$OPENVIDU"/config/{,*/,*/*/}*.env | sed -E "p;$UNQUOTE"
 } 2>/dev/null
 
 # redact: copies its input without credentials. A node that holds some and can read none lets the names of its steps pass, no more.
 redact() {
   local known
-  known=$(credentials)
+  known=$(credentials) || : # some files are there
   if [[ -z $known && -e $STATE/trusted ]]; then
     grep ' == ' || :
   else
@@ -337,6 +339,11 @@ healthy() {
 }
 
 main() {
+  # OpenVidu's own scripts and whoever calls them want the words for themselves.
+  if [[ ${1:-} == tool ]]; then
+    "${@:2}"
+    return
+  fi
   umask 077
   exec >>"$RAW" 2>&1
   umask 022 # what OpenVidu installs is read by its services' users

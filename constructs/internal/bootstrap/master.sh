@@ -1,5 +1,5 @@
 # A Master Node: its slot gives it a fixed private IP (a network interface) and its data (a volume).
-# shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
+# shellcheck shell=bash disable=SC2016,SC2034,SC2153 # jq has names of its own; others come from the header and common.sh, or are used there
 
 COMMON_LINES=$((LINENO - 4)) # before this script
 
@@ -17,6 +17,12 @@ role_units() {
   printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
     >/etc/systemd/networkd.conf.d/90-openvidu.conf
   unit openvidu-routes routes $'Restart=always\nRestartSec=5'
+  # OpenVidu's update script and its procedures for clusters on AWS call these by name, with these arguments.
+  local tool
+  for tool in store_secret get_value_from_{secret,config} update_{config_from_secret,secret_from_config} restart check_app_ready; do
+    printf '#!/bin/bash\nexec %s tool %s "$@"\n' "$SELF" "$tool" >"/usr/local/bin/$tool.sh"
+    chmod 755 "/usr/local/bin/$tool.sh"
+  done
 }
 
 on_failure() { :; } # systemd tries again: a master is bound to its slot, another instance would fare no better
@@ -163,11 +169,97 @@ install_master() {
   install_openvidu master --external-load-balancer "${flags[@]}"
 }
 
-apply_settings() {
-  put_settings cluster/openvidu.env "${CLUSTER_KEYS[@]}" "${S3_KEYS[@]}" &&
-    put_settings cluster/master_node/meet.env MEET_INITIAL_ADMIN_USER "${MEET_KEYS[@]}" &&
-    put_settings node/master_node.env REDIS_PASSWORD
+# settings COMMAND: runs it with each file of the configuration and the keys of the secret that belong there.
+settings() {
+  "$1" cluster/openvidu.env "${CLUSTER_KEYS[@]}" "${S3_KEYS[@]}" &&
+    "$1" cluster/master_node/meet.env MEET_INITIAL_ADMIN_USER "${MEET_KEYS[@]}" &&
+    "$1" node/master_node.env REDIS_PASSWORD
 }
+
+apply_settings() {
+  settings put_settings && { share || say 'WARNING: Media Nodes read older credentials than Master Nodes'; }
+}
+
+# try_edit ARN FILTER JQ-OPTION…: nobody's edit is lost. The new version becomes the current one only in the place of the version that
+# was read (AWS Secrets Manager API Reference, UpdateSecretVersionStage: fails when RemoveFromVersionId does not match).
+try_edit() {
+  local arn=$1 filter=$2 was version now new
+  was=$(aws secretsmanager get-secret-value --secret-id "$arn" --version-stage AWSCURRENT --output json) &&
+    version=$(jq -er .VersionId <<<"$was") && was=$(jq -ec '.SecretString|fromjson' <<<"$was") &&
+    now=$(jq -ec "${@:3}" "$filter" <<<"$was") || return
+  [[ $now != "$was" ]] || return 0
+  EDITED=1
+  new=$(aws secretsmanager put-secret-value --secret-id "$arn" --version-stages "$NODE" --query VersionId \
+    --secret-string file:///dev/stdin <<<"$now") &&
+    aws secretsmanager update-secret-version-stage --secret-id "$arn" --version-stage AWSCURRENT \
+      --move-to-version-id "$new" --remove-from-version-id "$version" >/dev/null
+}
+
+edit() { retry 20 1 try_edit "$@"; }
+
+# share: Media Nodes have a secret of their own, with the keys that they use. Whoever wrote it looks again whether they are the newest.
+share() {
+  local EDITED=1 keys
+  while [[ -n $EDITED ]]; do
+    EDITED=
+    keys=$(jq -c 'with_entries(select(.key|test("^(REDIS_PASSWORD|OPENVIDU_VERSION|INSTALLER_.*)$")))' <<<"$SECRET") &&
+      edit "$MEDIA_SECRET_ARN" '.+$keys' --argjson keys "$keys" || return
+    [[ -z $EDITED ]] || fetch_secret || return
+  done
+}
+
+change() { edit "$SECRET_ARN" "$@" && fetch_secret && share; }
+
+# store_secret save KEY VALUE | generate KEY [PREFIX] [LENGTH]: prints what it stored.
+store_secret() {
+  local value=${3:-} length=${4:-44}
+  [[ ${2:-} =~ ^[A-Za-z][A-Za-z0-9_-]*$ && $length =~ ^[0-9]{1,3}$ ]] || die 'store_secret.sh save KEY VALUE, or generate KEY [PREFIX] [LENGTH]'
+  case $1 in
+    save) ;;
+    generate) value+=$(head -c 4096 /dev/urandom | base64 -w 0 | tr -d '+/=' | cut -c "-$length") ;;
+    *) die 'store_secret.sh save, or generate' ;;
+  esac
+  # What no file of the configuration can hold is not stored either.
+  jq -n "$QUOTED"'$v|quoted($k)' --arg k "$2" --arg v "$value" >/dev/null
+  change '.[$k]=$v' --arg k "$2" --arg v "$value"
+  printf '%s\n' "$value"
+}
+
+get_value_from_secret() { fetch_secret && secret "$1"; }
+
+# get_value_from_config KEY FILE: "none" stands for an empty one, as in OpenVidu's own.
+get_value_from_config() {
+  local value
+  value=$(sed -nE "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$2" | tail -n 1 | sed -E "$UNQUOTE")
+  printf '%s\n' "${value:-none}"
+}
+
+update_config_from_secret() {
+  change '.DOMAIN_NAME as $d|.+{OPENVIDU_URL:"https://\($d)/",LIVEKIT_URL:"wss://\($d)/",DASHBOARD_URL:"https://\($d)/dashboard/",
+GRAFANA_URL:"https://\($d)/grafana/",MINIO_URL:"https://\($d)/minio-console/"}' && apply_settings
+}
+
+# take_settings FILE KEY…: what the file has of them and is not empty.
+take_settings() {
+  local file=$OPENVIDU/config/$1 key value
+  for key in "${@:2}"; do
+    value=$(get_value_from_config "$key" "$file")
+    [[ $value == none ]] || TAKEN+=(--arg "$key" "$value")
+  done
+}
+
+update_secret_from_config() {
+  local TAKEN=()
+  settings take_settings && change '.+$ARGS.named' "${TAKEN[@]}"
+}
+
+restart() {
+  systemctl stop openvidu
+  update_config_from_secret
+  systemctl start openvidu
+}
+
+check_app_ready() { healthy http://127.0.0.1:7880/health/caddy; }
 
 boot() {
   step identify

@@ -2,10 +2,12 @@ package bootstrap
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -169,4 +171,120 @@ func TestSettingsChangeWhatIsThere(t *testing.T) {
 			expect(t, "the file", read(t, file), "DOMAIN_NAME=old\nMINIO_SECRET_KEY=old\n")
 		}
 	})
+}
+
+// secrets stands in for the AWS CLI's calls of Secrets Manager. A version becomes the current one only in the place of the one that
+// is named (AWS Secrets Manager API Reference, UpdateSecretVersionStage).
+const secrets = `cd "${0%/*}/../secrets" && exec 9>lock && flock 9 || exit 255
+action=$2
+shift 2
+while (($# > 0)); do
+  declare "${1//-/_}=$2"
+  shift 2
+done
+cd "${__secret_id#arn:}" || exit 254
+case $action in
+  get-secret-value)
+    if [[ ${__output:-} == json ]]; then jq -n '{VersionId:$v,SecretString:$s}' --arg v "$(<current)" --rawfile s "$(<current)"; else cat "$(<current)"; fi ;;
+  put-secret-value)
+    [[ ${__version_stages:-AWSCURRENT} != AWSCURRENT ]] || exit 3
+    new=v$RANDOM$RANDOM
+    cat >$new
+    echo $new ;;
+  update-secret-version-stage)
+    [[ $__version_stage == AWSCURRENT && $(<current) == "$__remove_from_version_id" ]] || { echo "InvalidParameterException" >&2; exit 254; }
+    echo "$__move_to_version_id" >current ;;
+esac`
+
+func secretNode(t *testing.T, main, media string) string {
+	t.Helper()
+	root := testNode(t, map[string]string{"aws": secrets, "systemctl": `echo "$@" >>"${0%/*}/../systemctl"`})
+	for name, content := range map[string]string{"main": main, "media": media} {
+		dir := filepath.Join(root, "secrets", name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "v0"), content)
+		write(t, filepath.Join(dir, "current"), "v0\n")
+	}
+	return root
+}
+
+func secretOf(t *testing.T, root, name string) map[string]string {
+	t.Helper()
+	dir := filepath.Join(root, "secrets", name)
+	var secret map[string]string
+	if err := json.Unmarshal([]byte(read(t, filepath.Join(dir, strings.TrimSpace(read(t, filepath.Join(dir, "current")))))), &secret); err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+func TestMastersThatSaveAtOnceLoseNothing(t *testing.T) {
+	root := secretNode(t, `{"DOMAIN_NAME":"a.example.com","REDIS_PASSWORD":"r","OPENVIDU_VERSION":"3.8.0"}`, `{}`)
+	var all sync.WaitGroup
+	for slot := range 4 {
+		all.Go(func() {
+			for i := range 3 {
+				key := fmt.Sprintf("KEY_%d_%d", slot, i)
+				if output, err := call(t, root, "master", fmt.Sprintf("NODE=master-%d; sleep() { command sleep 0.$RANDOM; }; main tool store_secret save %s 'it is %[2]s'", slot+1, key)); err != nil || output != "it is "+key+"\n" {
+					t.Errorf("%s: %q, %v", key, output, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	secret := secretOf(t, root, "main")
+	for slot := range 4 {
+		for i := range 3 {
+			key := fmt.Sprintf("KEY_%d_%d", slot, i)
+			expect(t, key, secret[key], "it is "+key)
+		}
+	}
+	expect(t, "the domain", secret["DOMAIN_NAME"], "a.example.com")
+}
+
+func TestProceduresOfOpenViduFindTheirScripts(t *testing.T) {
+	root := secretNode(t, `{"DOMAIN_NAME":"a.example.com","REDIS_PASSWORD":"r","OPENVIDU_VERSION":"3.8.0","LIVEKIT_API_KEY":"k","MINIO_ACCESS_KEY":"kept"}`, `{"HAND":"edit"}`)
+	tool := func(words string) string {
+		t.Helper()
+		output, err := call(t, root, "master", "main tool "+words)
+		if err != nil {
+			t.Fatalf("%s: %v", words, err)
+		}
+		return strings.TrimSuffix(output, "\n")
+	}
+	env := filepath.Join(root, "openvidu/config/cluster/openvidu.env")
+	// As OpenVidu's update script has it.
+	expect(t, "what it saved", tool("store_secret save OPENVIDU_VERSION 3.9.0"), "3.9.0")
+	expect(t, "version", secretOf(t, root, "main")["OPENVIDU_VERSION"], "3.9.0")
+	media := secretOf(t, root, "media")
+	expect(t, "what Media Nodes read", fmt.Sprint(media), "map[HAND:edit OPENVIDU_VERSION:3.9.0 REDIS_PASSWORD:r]")
+	generated := tool("store_secret generate LIVEKIT_API_KEY API 12")
+	if len(generated) != 15 || !strings.HasPrefix(generated, "API") {
+		t.Errorf("generated: %q", generated)
+	}
+	expect(t, "what was generated", tool("get_value_from_secret LIVEKIT_API_KEY"), generated)
+	if value := tool("store_secret generate MONGO_ADMIN_PASSWORD"); len(value) != 44 {
+		t.Errorf("generated: %q", value)
+	}
+	if _, err := call(t, root, "master", "main tool store_secret save MINIO_SECRET_KEY \"it's a \\`\""); err == nil {
+		t.Error("what cannot be written into the configuration was stored")
+	}
+
+	write(t, env, "DOMAIN_NAME=old.example.com\nLIVEKIT_API_KEY=\nENABLED_MODULES=a,b # c\nGRAFANA_ADMIN_PASSWORD=\"it's \\\"5\\$\\\"\"\nMINIO_ACCESS_KEY=\n")
+	expect(t, "a value of the configuration", tool("get_value_from_config GRAFANA_ADMIN_PASSWORD "+env), `it's "5$"`)
+	expect(t, "an empty value", tool("get_value_from_config MINIO_ACCESS_KEY "+env), "none")
+	tool("update_secret_from_config")
+	secret := secretOf(t, root, "main")
+	for key, want := range map[string]string{"DOMAIN_NAME": "old.example.com", "ENABLED_MODULES": "a,b", "GRAFANA_ADMIN_PASSWORD": `it's "5$"`, "LIVEKIT_API_KEY": generated, "MINIO_ACCESS_KEY": "kept", "REDIS_PASSWORD": "r"} {
+		expect(t, key, secret[key], want)
+	}
+	tool("store_secret save DOMAIN_NAME new.example.com")
+	tool("restart")
+	if !strings.HasPrefix(read(t, env), "DOMAIN_NAME=new.example.com\nLIVEKIT_API_KEY="+generated+"\n") {
+		t.Errorf("the configuration is\n%s", read(t, env))
+	}
+	expect(t, "the dashboard's address", secretOf(t, root, "main")["DASHBOARD_URL"], "https://new.example.com/dashboard/")
+	expect(t, "what systemd was told", read(t, filepath.Join(root, "systemctl")), "stop openvidu\nstart openvidu\n")
 }
