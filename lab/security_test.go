@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
 )
 
 // shadow puts a program before the node's own of that name: it does lines of shell, then what the real one does.
@@ -82,9 +85,7 @@ func TestNoCredentialLeavesANodeByItsLog(t *testing.T) {
 				if !strings.Contains(reason, "attach_fixed_ip failed") {
 					t.Errorf("its reason is %s", reason)
 				}
-				if text := streams(s)["master-1/"+m.Id]; !strings.Contains(text, lines.told) {
-					t.Errorf("its last lines are\n%s", text)
-				}
+				eventually(t, "its last lines", func() bool { return strings.Contains(streams(s)["master-1/"+m.Id], lines.told) })
 				m.Shell("rm -f /usr/local/bin/ip /root/openvidu.env; [[ ! -e /opt/openvidu/config.away ]] || mv -T /opt/openvidu/config.away /opt/openvidu/config")
 				eventually(t, "ready after all", func() bool {
 					all := s.Signals("MasterReady")
@@ -123,5 +124,53 @@ func TestMastersSpeakFromTheirFixedIps(t *testing.T) {
 		if !strings.Contains(m.Shell("timeout 60 bash -c '</dev/tcp/"+fixed[1]+"/7000' && echo there"), "there") {
 			t.Error("the other masters cannot be reached")
 		}
+	})
+}
+
+// header gives a template with another value of a variable of all env headers.
+func header(name, was, now string) func(cfn.Template) cfn.Template {
+	return func(source cfn.Template) cfn.Template {
+		content, err := json.Marshal(source)
+		must(err)
+		old := name + "='" + was + "'"
+		if !strings.Contains(string(content), old) {
+			panic("no header has " + old)
+		}
+		var template cfn.Template
+		must(json.Unmarshal([]byte(strings.ReplaceAll(string(content), old, name+"='"+now+"'")), &template))
+		return template
+	}
+}
+
+func TestContainersCanBeKeptFromTheMetadata(t *testing.T) {
+	t.Parallel()
+	const image = "docker.io/openvidu/egress:3.9.0"
+	look := func(m *Machine) string {
+		return m.Shell(`for network in host bridge; do docker run --rm --network $network ` + image + ` ask 2>&1 | grep -qx 200 && echo $network; done
+docker exec egress /tool ask 2>&1 | grep -qx 200 && echo exec
+curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token >/dev/null && echo node`)
+	}
+	t.Run("they are", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1, Template: header("BLOCK_CONTAINER_METADATA", "false", "true")}, nil, func(t testing.TB, s *Stack) {
+			ready(t, s, 0, 1)
+			m := s.Machine(MediaGroup)
+			expect(t, "who is answered", look(m), "node")
+			expect(t, "containers outside of the slice", m.Shell(`for id in $(docker ps -q); do cat /proc/$(docker inspect -f '{{.State.Pid}}' $id)/cgroup; done | grep '^0:' | grep -cv openvidu.slice/ || :`), "0")
+			m.Shell("systemctl restart docker; until docker exec egress /tool 2>&1 | grep -q .; do sleep 1; done")
+			expect(t, "who is answered after a restart of Docker", look(m), "node")
+			m.PowerOff()
+			must(m.PowerOn())
+			eventually(t, "its services", func() bool { return running(m) == "egress ingress openvidu" })
+			expect(t, "who is answered after a reboot", look(m), "node")
+			expect(t, "signs of it on a master", s.Machine(Group(1)).Shell("systemctl is-active openvidu-metadata openvidu.slice; jq -r '.\"cgroup-parent\"' /etc/docker/daemon.json"), "active\nactive\nopenvidu.slice")
+		})
+	})
+	t.Run("or not", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
+			ready(t, s, 0, 1)
+			if got := look(s.Machine(MediaGroup)); !strings.HasPrefix(got, "host\n") || !strings.HasSuffix(got, "exec\nnode") {
+				t.Errorf("who is answered is %q", got)
+			}
+		})
 	})
 }

@@ -228,6 +228,52 @@ REPO
   systemctl enable -q --now docker
 }
 
+# block_metadata: where it is asked for, containers get no answer from the instance metadata, and so no credentials of the node's role.
+# They share the node's network: what tells them apart is their control group, below a slice that Docker puts them into. nft
+# looks the slice up once, so it is there before and stays. What comes over a bridge is forwarded.
+block_metadata() {
+  local daemon=/etc/docker/daemon.json was='{}'
+  [[ $BLOCK_CONTAINER_METADATA == true ]] || return 0
+  install_tools nft:nftables
+  cat >/etc/openvidu-metadata.nft <<'NFT'
+table inet openvidu_metadata
+delete table inet openvidu_metadata
+table inet openvidu_metadata {
+chain refuse {
+ip daddr 169.254.169.254 reject
+ip6 daddr fd00:ec2::254 reject
+}
+chain output {
+type filter hook output priority 0
+socket cgroupv2 level 1 "openvidu.slice" jump refuse
+}
+chain forward {
+type filter hook forward priority 0
+jump refuse
+}
+}
+NFT
+  cat >/etc/systemd/system/openvidu-metadata.service <<UNIT
+[Unit]
+Description=OpenVidu node, no instance metadata for containers
+Requires=openvidu.slice
+After=openvidu.slice nftables.service
+Before=docker.service
+[Install]
+RequiredBy=docker.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=$(command -v nft) -f /etc/openvidu-metadata.nft
+UNIT
+  systemctl daemon-reload
+  systemctl enable -q --now openvidu-metadata
+  [[ ! -s $daemon ]] || was=$(<"$daemon")
+  mkdir -p "${daemon%/*}"
+  jq '."cgroup-parent"="openvidu.slice"' <<<"$was" >"$daemon.new"
+  cmp -s "$daemon.new" "$daemon" || { mv "$daemon.new" "$daemon" && systemctl try-restart docker; }
+}
+
 fetch_secret() {
   SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString) && : >"$STATE/trusted"
 }

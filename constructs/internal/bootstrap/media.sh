@@ -10,6 +10,7 @@ A_GROUP='[A-Za-z0-9][A-Za-z0-9_./-]{0,254}'
 
 role_units() {
   unit openvidu-drain drain $'Restart=always\nRestartSec=5'
+  unit openvidu-watchdog watch $'Restart=on-failure\nRestartSec=60' # an administrator may disable it
 }
 
 # A Media Node that cannot work is replaced. Once OpenVidu was started it may carry calls: then it must be in service first, since
@@ -72,6 +73,7 @@ boot() {
   step ship_logs
   if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
+    step block_metadata
     step install_docker
     step install_media
   fi
@@ -131,6 +133,51 @@ hook() {
   local group
   group=$(fleet) &&
     aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
+}
+
+# busy: has the CPU been idle for less than a twentieth of the time since it was asked last?
+BUSY=(0 0)
+busy() {
+  local idle all
+  read -r idle all < <(awk '{for(i=2;i<9;i++)all+=$i;print $5+$6,all;exit}' /proc/stat)
+  local was=("${BUSY[@]}")
+  BUSY=("$idle" "$all")
+  (((idle - was[0]) * 20 < all - was[1]))
+}
+
+# watch: OpenVidu 3.10 replaces a Media Node whose media server refuses connections for 5 minutes, or answers with errors or time-outs for
+# 10, not counting those in which the CPU had no time to spare. Not in the first 15 minutes after OpenVidu's start, not while no
+# master answers, not while the node drains. Until that release this does it. Everything is counted in rounds of 20 seconds.
+watch() {
+  trap - ERR
+  set +e
+  NODE=watchdog
+  INSTANCE_ID=$(retry 60 5 imds instance-id)
+  local code start last='' age=0 refused=0 failed=0 version spare
+  while sleep 20; do
+    version=$(sed -nE 's/^version:[ "]*([0-9.]+).*/\1/p' "$OPENVIDU/deployment-info.yaml" 2>/dev/null)
+    [[ $(printf '3.10\n%s\n' "${version:-0}" | sort -V | tail -n 1) == 3.10 ]] || return 0 # it brings its own
+    spare=yes
+    ! busy || spare=
+    start=$(systemctl show -P ActiveEnterTimestampMonotonic openvidu)
+    [[ $start == "$last" ]] || age=0
+    last=$start
+    ((age++))
+    code=0
+    curl -sf -m 5 -o /dev/null http://127.0.0.1:7880/ || code=$?
+    if ((code == 0 || age <= 45)) || ! systemctl -q is-active openvidu || ! masters_answer 2>/dev/null || terminating; then
+      refused=0 failed=0
+      continue
+    fi
+    if ((code == 7)); then ((refused++, failed++)); else refused=0; fi
+    [[ $code == 7 || -z $spare ]] || ((failed++))
+    ((refused >= 15 || failed >= 30)) || continue
+    say "the media server is dead ($refused rounds refused, $failed failed, the last with code $code): this node is to be replaced"
+    aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" --health-status Unhealthy --no-should-respect-grace-period
+    publish
+    ship_log
+    refused=0 failed=0
+  done 2>>"$RAW"
 }
 
 # drain: from here on no failure may end the drain, so there is no trap and no errexit.

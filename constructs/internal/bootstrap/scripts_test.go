@@ -288,3 +288,61 @@ func TestProceduresOfOpenViduFindTheirScripts(t *testing.T) {
 	expect(t, "the dashboard's address", secretOf(t, root, "main")["DASHBOARD_URL"], "https://new.example.com/dashboard/")
 	expect(t, "what systemd was told", read(t, filepath.Join(root, "systemctl")), "stop openvidu\nstart openvidu\n")
 }
+
+// Rounds of the watchdog are 20 seconds; each word of the story is so many of one kind: 50:0 are 50 healthy ones, 15:7 are 15 with curl's code 7.
+func TestWatchdogReplacesANodeWhoseMediaServerIsDead(t *testing.T) {
+	for name, c := range map[string]struct {
+		story   string
+		version string
+		lines   string
+		asked   int
+	}{
+		"refuses connections for 5 minutes":       {"46:0 15:7", "3.9.0", "", 1},
+		"or not so long":                          {"46:0 14:7 1:0 14:7", "3.9.0", "", 0},
+		"answers with errors for 10 minutes":      {"46:0 20:22 10:28", "3.9.0", "", 1},
+		"or not so long, with errors":             {"46:0 29:22 1:0 29:28", "3.9.0", "", 0},
+		"now this, now that":                      {"46:0 10:22 10:7 10:22", "3.9.0", "", 1},
+		"while the CPU has no time to spare":      {"46:0 60:28", "3.9.0", "busy() { :; }", 0},
+		"refused connections count even then":     {"46:0 15:7", "3.9.0", "busy() { :; }", 1},
+		"in the first 15 minutes":                 {"45:7", "3.9.0", "", 0},
+		"and after them":                          {"60:7", "3.9.0", "", 1},
+		"after a restart of OpenVidu":             {"46:0 40:7", "3.9.0", "systemctl() { [[ $1 != show ]] || echo $((n < 50)); }", 0},
+		"while no master answers":                 {"46:0 40:7", "3.9.0", "masters_answer() { return 1; }", 0},
+		"while it drains":                         {"46:0 40:7", "3.9.0", "terminating() { :; }", 0},
+		"while OpenVidu is stopped":               {"46:0 40:7", "3.9.0", "systemctl() { [[ $1 == show ]] && echo 1; }", 0},
+		"in a release that has a watchdog itself": {"46:0 40:7", "3.10.0", "", 0},
+		"in a later one":                          {"46:0 40:7", "4.0.1", "", 0},
+		"without a known release":                 {"46:0 15:7", "", "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := testNode(t, map[string]string{"aws": `[[ $* != *set-instance-health*Unhealthy* ]] || echo "$*" >>"${0%/*}/../asked"`})
+			if c.version != "" {
+				write(t, filepath.Join(root, "openvidu/deployment-info.yaml"), "version: \""+c.version+"\"\n")
+			}
+			write(t, filepath.Join(root, "asked"), "")
+			_, err := call(t, root, "media", `n=0 codes=()
+for word in `+c.story+`; do for ((i = 0; i < ${word%:*}; i++)); do codes+=("${word#*:}"); done; done
+sleep() { ((n++ < ${#codes[@]})); }
+imds() { echo i-1; }
+curl() { return "${codes[n-1]}"; }
+systemctl() { [[ $1 != show ]] || echo 1; }
+masters_answer() { :; }
+terminating() { return 1; }
+ship_log() { :; }
+busy() { return 1; }
+`+c.lines+"\nwatch")
+			if err != nil {
+				t.Log(err)
+			}
+			if asked := strings.Count(read(t, filepath.Join(root, "asked")), "\n"); asked != c.asked {
+				t.Errorf("it asked %d times, want %d: %s", asked, c.asked, read(t, filepath.Join(root, "raw")))
+			}
+		})
+	}
+	root := testNode(t, nil)
+	output, err := call(t, root, "media", "busy || :; BUSY=(0 0); if busy; then echo busy; else echo idle; fi; all=${BUSY[1]}; BUSY=(${BUSY[0]} 0); if busy; then echo busy; fi")
+	if err != nil || !strings.HasSuffix(output, "busy\n") {
+		t.Errorf("%q, %v", output, err)
+	}
+}
