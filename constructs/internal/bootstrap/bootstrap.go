@@ -83,7 +83,7 @@ func pack(source string) string {
 }
 
 // heredoc is the beginning of a here-document, with the word that ends it.
-var heredoc = regexp.MustCompile(`(?:^|[^<])<<(-?)\s*['"]?(\w+)['"]?`)
+var heredoc = regexp.MustCompile(`(?:^|[^<])<<(-?)\s*['"]?([A-Za-z_]\w*)['"]?`)
 
 // strip takes away lines of comments and indentation, here-documents excepted. Their number stays, so that a node that
 // fails names a line of the source. A line within quotes must begin with neither blanks nor #; a test sees to that.
@@ -110,6 +110,9 @@ func strip(source string) string {
 			tabs, end = found[1] == "-", found[2]
 		}
 		out.WriteString(line)
+	}
+	if end != "" {
+		panic("no end of the here-document " + end)
 	}
 	return out.String()
 }

@@ -53,8 +53,8 @@ func TestStripTakesAwayNothingButCommentsAndIndentation(t *testing.T) {
 		}
 		t.Logf("%s: %d bytes, stripped %d, packed %d", name, len(script[0]), len(clear), len(script[1]))
 	}
-	const source = "f() {\n  # no\n  cat <<-'END' <<<x\n\t  # yes\n\tEND\n  cat <<EOF\n  # yes\n  EOF\nEOF\n  g # kept\n}\n"
-	if got, want := strip(source), "f() {\n\ncat <<-'END' <<<x\n\t  # yes\n\tEND\ncat <<EOF\n  # yes\n  EOF\nEOF\ng # kept\n}\n"; got != want {
+	const source = "f() {\n  # no\n  cat <<-'END' <<<x\n\t  # yes\n\tEND\n  cat <<EOF\n  # yes\n  EOF\nEOF\n  g $((1 << 2)) # kept\n}\n"
+	if got, want := strip(source), "f() {\n\ncat <<-'END' <<<x\n\t  # yes\n\tEND\ncat <<EOF\n  # yes\n  EOF\nEOF\ng $((1 << 2)) # kept\n}\n"; got != want {
 		t.Errorf("%q\nwant\n%q", got, want)
 	}
 }
