@@ -26,10 +26,12 @@ const (
 	sectionS3      = "(Optional) Recordings in S3"
 	sectionRestore = "(Optional) Restore from snapshots"
 	sectionAlarms  = "(Optional) Monitoring configuration"
+	sectionSecure  = "(Optional) Security configuration"
 
 	domainLength = 253 // of a name in DNS, in characters
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	keyPattern         = `arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+`
 	topicPattern       = `arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
@@ -65,7 +67,7 @@ var parameterTable = []parameter{
 		ConstraintDescription: jsii.String("Give the license key, without spaces."),
 	}},
 	{sectionCluster, "RTCEngine", "RTC engine", awscdk.CfnParameterProps{
-		Description:           jsii.String("Media engine; mediasoup is experimental, not for production."),
+		Description:           jsii.String("Media engine: pion is LiveKit's own, mediasoup OpenVidu's."),
 		Default:               constructs.DefaultRtcEngine,
 		AllowedValues:         jsii.Strings("pion", "mediasoup"),
 		ConstraintDescription: jsii.String("Choose pion or mediasoup."),
@@ -184,7 +186,7 @@ var parameterTable = []parameter{
 	{sectionRestore, "RestoredSharedInfoArn", "Secret of the restored cluster", awscdk.CfnParameterProps{
 		Description:           jsii.String("ARN of a secret with the content of that cluster's OpenViduSharedInfo: its data needs its credentials. Empty: none. Decided once."),
 		Default:               "",
-		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+$`),
+		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+$`),
 		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
 	}},
 
@@ -193,6 +195,19 @@ var parameterTable = []parameter{
 		Default:               "",
 		AllowedPattern:        jsii.String("^$|^" + topicPattern + "$"),
 		ConstraintDescription: jsii.String("Give the ARN of a standard SNS topic, or nothing."),
+	}},
+
+	{sectionSecure, "KmsKeyArn", "KMS key ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Key of this region that encrypts data volumes, snapshots, root volumes and secrets; its policy must admit Auto Scaling. Empty: the account's own keys. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + keyPattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of a symmetric key of KMS, not of an alias, or nothing."),
+	}},
+	{sectionSecure, "RequireSameInstaller", "Require the same installer", awscdk.CfnParameterProps{
+		Description:           jsii.String("Refuse an installer that differs from the first one of its release? A release that is published anew then stops new nodes."),
+		Default:               "false",
+		AllowedValues:         jsii.Strings("true", "false"),
+		ConstraintDescription: jsii.String("Choose true or false."),
 	}},
 }
 

@@ -1,6 +1,8 @@
 package constructs
 
 import (
+	"fmt"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
@@ -13,11 +15,12 @@ import (
 )
 
 // newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
-func newFunction(scope constructs.Construct, id, code string, statements ...awsiam.PolicyStatement) awslambda.Function {
+// What it must not take from an event, which anyone may forge who may invoke it, is in its environment.
+func newFunction(scope constructs.Construct, id, code string, environment map[string]*string, statements ...awsiam.PolicyStatement) (awslambda.Function, *rights) {
 	code = *script(scope, "Frame", functions.Frame) + code
 	logs := newLogGroup(scope, id+"Logs", "")
-	role, policy := newRole(scope, id+"Role", "lambda.amazonaws.com")
-	policy.AddStatements(append(statements,
+	rights := newRole(scope, id+"Role", "lambda.amazonaws.com")
+	rights.add(append(statements,
 		allow(*logs.LogGroupArn(), "logs:CreateLogStream", "logs:PutLogEvents"),
 		allow(*awscdk.Stack_Of(scope).StackId(), "cloudformation:DescribeStacks"))...)
 	function := awslambda.NewFunction(scope, &id, &awslambda.FunctionProps{
@@ -27,16 +30,17 @@ func newFunction(scope constructs.Construct, id, code string, statements ...awsi
 		Timeout:    awscdk.Duration_Seconds(jsii.Number(functionTimeoutSeconds)),
 		MemorySize: jsii.Number(256), // the SDK's clients take half of the default 128
 		LogGroup:   logs,
-		Role:       role,
+		Role:       rights.role,
 		// An invocation that Lambda put off ends before CloudFormation gives up: it must not change what came after.
 		MaxEventAge: awscdk.Duration_Minutes(jsii.Number(serviceTimeoutMinutes - 1)),
+		Environment: &environment,
 	})
 	compliance.Accept(function, "CloudFormation alone invokes it, twice or so in an update.", "NIST.800.53.R5-LambdaConcurrency")
 	compliance.Accept(function, "It answers CloudFormation, also when it fails; nobody would read a dead letter.", "NIST.800.53.R5-LambdaDLQ")
 	compliance.Accept(function, "It calls AWS alone, and the VPC need have no way there for a function.", "NIST.800.53.R5-LambdaInsideVPC")
 	// The role is an attribute already, and its policy is part of it.
 	function.Node().DefaultChild().(awscdk.CfnResource).AddDeletionOverride(jsii.String("DependsOn"))
-	return function
+	return function, rights
 }
 
 // newLogGroup keeps a month unless told otherwise, and goes with the stack.
@@ -60,21 +64,36 @@ func leaveDefaults(made constructs.Construct) {
 	resource.AddDeletionOverride(jsii.String("UpdateReplacePolicy"))
 }
 
-// newRole makes a role with one policy inside it, to which statements may be added until the template is written: so no
-// node and no function ever runs before its permissions are there.
-func newRole(scope constructs.Construct, id, service string, managed ...string) (awsiam.Role, awsiam.PolicyDocument) {
+// rights are a role with policies inside it, to which statements may be added until the template is written: so no node and no
+// function ever runs before its permissions are there.
+type rights struct {
+	role        awsiam.Role
+	policy      awsiam.PolicyDocument
+	conditional int // policies that exist on a condition
+}
+
+func newRole(scope constructs.Construct, id, service string) *rights {
 	policy := awsiam.NewPolicyDocument(nil)
-	var policies []awsiam.IManagedPolicy
-	for _, name := range managed {
-		policies = append(policies, awsiam.ManagedPolicy_FromAwsManagedPolicyName(&name))
-	}
 	role := awsiam.NewRole(scope, &id, &awsiam.RoleProps{
-		AssumedBy:       awsiam.NewServicePrincipal(&service, nil),
-		InlinePolicies:  &map[string]awsiam.PolicyDocument{"Own": policy},
-		ManagedPolicies: &policies,
+		AssumedBy:      awsiam.NewServicePrincipal(&service, nil),
+		InlinePolicies: &map[string]awsiam.PolicyDocument{"Own": policy},
 	})
-	compliance.Accept(role, "Inside the role, the policy is there before anything runs with it.", "NIST.800.53.R5-IAMNoInlinePolicy")
-	return role, policy
+	compliance.Accept(role, "Inside the role, so that it is there with it.", "NIST.800.53.R5-IAMNoInlinePolicy")
+	return &rights{role: role, policy: policy}
+}
+
+func (r *rights) add(statements ...awsiam.PolicyStatement) { r.policy.AddStatements(statements...) }
+
+// addWhen adds statements that exist where the condition holds (nil: always). The CDK knows no such policy of a role.
+func (r *rights) addWhen(when awscdk.CfnCondition, name string, statements ...awsiam.PolicyStatement) {
+	if when == nil {
+		r.add(statements...)
+		return
+	}
+	r.conditional++
+	policy := awsiam.NewPolicyDocument(&awsiam.PolicyDocumentProps{Statements: &statements})
+	r.role.Node().DefaultChild().(awscdk.CfnResource).AddPropertyOverride(jsii.String(fmt.Sprint("Policies.", r.conditional)),
+		awscdk.Fn_ConditionIf(when.LogicalId(), map[string]any{"PolicyName": name, "PolicyDocument": policy}, awscdk.Aws_NO_VALUE()))
 }
 
 // allow is a statement without conditions.

@@ -119,19 +119,27 @@ func chinaCondition(scope constructs.Construct) awscdk.CfnCondition {
 	})
 }
 
-// keepConnections is for calls and streams, which live in one connection: a failed health check must not cut it.
+// deregistrationSeconds is how long a target that leaves a group stays in draining, whatever still runs on it. Auto Scaling waits for
+// that before the termination hook begins, and so before a node that has drained may go (EC2 Auto Scaling User Guide, How lifecycle
+// hooks work in Auto Scaling groups): an hour here would be an hour of each node that ends. Connections do not need it: a load
+// balancer keeps those of a healthy target that it deregistered, see keepConnections, and the hook keeps the node.
+const deregistrationSeconds = 60
+
+// keepConnections is for calls and streams, which live in one connection: neither a failed health check nor the end of the
+// deregistration must cut it.
 func keepConnections(targets nlb.NetworkTargetGroup) {
+	targets.SetAttribute(jsii.String("deregistration_delay.connection_termination.enabled"), jsii.String("false"))
 	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
 }
 
 // newTargetGroup is for instances; their health is checked over HTTP on a port of its own.
-func newTargetGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, port, healthPort int, healthPath string, deregistration awscdk.Duration) nlb.NetworkTargetGroup {
+func newTargetGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, port, healthPort int, healthPath string) nlb.NetworkTargetGroup {
 	return nlb.NewNetworkTargetGroup(scope, &id, &nlb.NetworkTargetGroupProps{
 		Vpc:                 vpc,
 		Port:                jsii.Number(port),
 		Protocol:            nlb.Protocol_TCP,
 		TargetType:          nlb.TargetType_INSTANCE,
-		DeregistrationDelay: deregistration,
+		DeregistrationDelay: awscdk.Duration_Seconds(jsii.Number(deregistrationSeconds)),
 		HealthCheck: &nlb.HealthCheck{
 			Protocol: nlb.Protocol_HTTP,
 			Port:     jsii.String(strconv.Itoa(healthPort)),

@@ -17,11 +17,11 @@ type MainLoadBalancerProps struct {
 
 	// Masters that answer on 443. Required.
 	Masters MasterCluster
-	// Fleet that takes RTMPS on 1935. Required.
+	// Fleet that takes RTMPS on 1935 and 1945. Required.
 	Fleet MediaFleet
 }
 
-// MainLoadBalancer is the network load balancer of the cluster's domain name: TLS on 443 to the Master Nodes, RTMPS on 1935
+// MainLoadBalancer is the network load balancer of the cluster's domain name: TLS on 443 to the Master Nodes, RTMPS on 1935 and 1945
 // to the Media Nodes. Where TURN has no domain of its own, 443 carries TURN too, and port 80 redirects to HTTPS.
 type MainLoadBalancer interface {
 	constructs.Construct
@@ -62,8 +62,7 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	m.tls = props.certificate(m, props.Masters.domainName())
 
 	toMasters := func(id string, port int) nlb.NetworkTargetGroup {
-		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath,
-			awscdk.Duration_Seconds(jsii.Number(30))) // API requests are short; signalling reconnects
+		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath)
 		for _, g := range *props.Masters.Groups() {
 			g.AttachToNetworkTargetGroup(targets)
 		}
@@ -76,13 +75,13 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 		m.turnOnMain(props, group, https, masters, toMasters, when)
 	}
 
-	// A stream goes on for as long as the Media Node drains.
-	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
-		awscdk.Duration_Hours(jsii.Number(1)))
-	keepConnections(rtmp)
+	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath)
+	keepConnections(rtmp) // a stream goes on for as long as the Media Node drains
 	m.media = rtmp.TargetGroupFullName()
 	props.Fleet.attach(rtmp, nil)
 	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, m.tls, rtmp)
+	newTlsListener(m.balancer, "Rtmps1945", listenerRtmps1945Port, m.tls, rtmp)
+	props.Fleet.endBefore(m)
 	return m
 }
 

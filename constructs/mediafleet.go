@@ -72,6 +72,8 @@ type MediaFleet interface {
 
 	// attach registers the fleet with a target group, where the condition holds (nil: always).
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
+	// endBefore makes a deletion of the stack end the fleet before what carries its calls in these scopes. Call it when they are whole.
+	endBefore(scopes ...constructs.Construct)
 	securityGroup() awsec2.SecurityGroup
 	turnDomainName() string
 	targetCpu() *float64
@@ -84,6 +86,7 @@ type mediaFleet struct {
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
 	cpu      float64
+	before   []any // references to what outlives the fleet, where it exists
 }
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
@@ -110,12 +113,12 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	masters := props.Masters
 	shared := masters.SharedInfo()
 	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes", true)
-	f.nodes = newNode(f, group, masters.clusterId(), shared)
+	f.nodes = newNode(f, group, masters.clusterId(), masters.clusterPath(), shared, shared.mediaSecret())
 	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
 	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
 
 	// By tag: the ARN of the group would close a circle, group -> launch template -> role -> group.
-	f.nodes.policy.AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+	f.nodes.add(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Actions: jsii.Strings("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 			"autoscaling:SetInstanceHealth"),
 		Resources: jsii.Strings("*"),
@@ -123,9 +126,9 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 			"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag},
 			"Null":         map[string]any{"aws:ResourceTag/" + slotTag: "true"}, // not the masters' groups
 		},
-	}))
+	}), allow("*", "autoscaling:DescribeAutoScalingInstances")) // how a node learns the name of its group; cannot be limited
 
-	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
+	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition; other calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 
 	if buckets := masters.buckets(); buckets != nil {
 		f.nodes.role.AddManagedPolicy(buckets.policy())
@@ -134,7 +137,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	header := append(f.nodes.header(f, masters, props.InstanceProps),
 		bootstrap.Value("DRAIN_HOOK", drainHook),
 		bootstrap.Value("READY_HOOK", readyHook))
-	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
+	f.template = newLaunchTemplate(f, "LaunchTemplate", f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
 
 	subnets := props.VpcSubnets
 	if subnets == nil {
@@ -147,6 +150,12 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		MinCapacity:           &low,
 		MaxCapacity:           &high,
 		DefaultInstanceWarmup: awscdk.Duration_Seconds(jsii.Number(warmupSeconds)),
+		// A node that still carries calls when the hook's 48 hours end abandons it, and stays until somebody ends it (EC2 Auto Scaling
+		// User Guide, instance lifecycle policies). The hook's own default is CONTINUE: a node that is dead, or stopped in the
+		// warm pool, says nothing, and must not stay for ever.
+		InstanceLifecyclePolicy: &awsautoscaling.InstanceLifecyclePolicy{RetentionTriggers: &awsautoscaling.RetentionTriggers{
+			TerminateHookAbandon: awsautoscaling.TerminateHookAbandonAction_RETAIN}},
+		GroupMetrics: &[]awsautoscaling.GroupMetrics{awsautoscaling.NewGroupMetrics(awsautoscaling.NewGroupMetric(jsii.String(metricRetained)))},
 		// Written out for what it does: a stack update leaves the live number of Media Nodes alone.
 		IgnoreUnmodifiedSizeProperties: jsii.Bool(true),
 	})
@@ -168,6 +177,8 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		TargetUtilizationPercent: &f.cpu,
 	})
 	f.nodes.waitFor(f, 1, f.template, shared.Filled())
+	f.endBefore(masters, f)
+	reachable(f.fleet, props.Vpc, subnets)
 	return f
 }
 
@@ -207,6 +218,32 @@ func (f *mediaFleet) ToString() *string                      { return f.Node().P
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
 func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
 func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
+
+func (f *mediaFleet) endBefore(scopes ...constructs.Construct) {
+	group := f.fleet.Node().DefaultChild().(awscdk.CfnResource)
+	for _, scope := range scopes {
+		for _, child := range *scope.Node().FindAll(constructs.ConstructOrder_PREORDER) {
+			resource, ok := child.(awscdk.CfnResource)
+			if !ok || resource == group {
+				continue
+			}
+			switch *resource.CfnResourceType() {
+			// Not the wait conditions: Media Nodes boot beside the masters.
+			case "AWS::AutoScaling::AutoScalingGroup", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress",
+				"AWS::ElasticLoadBalancingV2::Listener", "AWS::Route53::RecordSet":
+				if when := resource.CfnOptions().Condition(); when == nil {
+					group.AddResourceDependency(resource, nil)
+				} else {
+					f.before = append(f.before, awscdk.Fn_ConditionIf(when.LogicalId(), resource.Ref(), awscdk.Aws_NO_VALUE()))
+				}
+			}
+		}
+	}
+	if len(f.before) > 0 {
+		// DependsOn must not name what may not exist. A reference in the metadata is a dependency too, and knows conditions.
+		group.AddMetadata(jsii.String("EndsBefore"), f.before)
+	}
+}
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

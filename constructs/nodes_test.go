@@ -51,8 +51,8 @@ func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
 			t.Error("the user data holds a credential")
 		}
 	}
-	if hooks != 1 {
-		t.Errorf("%d nodes run the masters' lines, want 1", hooks)
+	if hooks != constructs.MasterNodes {
+		t.Errorf("%d launch templates run the masters' lines, want the four of the slots", hooks)
 	}
 	fill := ofType(resources, "Custom::OpenViduCredentials")[0].Properties
 	if got := text(fill["Initial"]); got != `{"MEET_INITIAL_ADMIN_PASSWORD":"meet-password","MEET_INITIAL_API_KEY":"meet-key"}` {
@@ -128,20 +128,20 @@ func TestUserDataFitsWithTheLongestValues(t *testing.T) {
 		}
 		return id, ""
 	}
-	for kind, least := range map[string]int{"Master": 1900, "Media": 3800} {
+	for kind, least := range map[string]int{"Master": 4096, "Media": 4096} {
 		t.Run(kind, func(t *testing.T) {
 			p := fresh()
 			masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters01"), p.masterProps())
 			x := func(count int) string { return strings.Repeat("x", count) }
 
 			// The message says by how much it is too long.
-			id, message := try(p, kind, masters, x(9000))
+			id, message := try(p, kind, masters, x(15000))
 			found := regexp.MustCompile(`, (\d+) more than EC2 takes \(16384\)`).FindStringSubmatch(message)
-			if found == nil || !strings.HasPrefix(message, "Own/"+id+":") || !strings.Contains(message, "BeforeStart, which has 9000 characters") {
+			if found == nil || !strings.HasPrefix(message, "Own/"+id+":") || !strings.Contains(message, "BeforeStart, which has 15000 characters") {
 				t.Fatalf("the message is %q", message)
 			}
 			over, _ := strconv.Atoi(found[1])
-			longest := 9000 - over
+			longest := 15000 - over
 			t.Logf("%d characters are left", longest)
 			if longest < least {
 				t.Errorf("%d characters are left, not %d, as the documentation has it", longest, least)

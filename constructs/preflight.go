@@ -59,6 +59,8 @@ type PreflightProps struct {
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.
 	RetainVolumes *string
+	// KmsKeyArn of the key that encrypts volumes and secrets. Default: none (also ""), the account's own.
+	KmsKeyArn *string
 	// RecordingsStorage is Volumes or S3. Default: Volumes.
 	RecordingsStorage *string
 	// AppDataBucketName of a bucket that exists (S3AppDataBucketName). Default: none (also ""), a new one.
@@ -110,7 +112,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
 	stack := awscdk.Stack_Of(p)
-	function := newFunction(p, "Function", functions.Preflight,
+	function, _ := newFunction(p, "Function", functions.Preflight, map[string]*string{"StackId": stack.StackId()},
 		// None of these can be limited to a resource.
 		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
 			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
@@ -120,10 +122,13 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
 			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"),
+			ResourceName: jsii.String("*")}), "kms:DescribeKey"),
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("route53"), Region: jsii.String(""), Account: jsii.String(""),
 			Resource: jsii.String("hostedzone"), ResourceName: jsii.String("*")}), "route53:GetHostedZone"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	compliance.Accept(function.Role(), "Which buckets, certificates and zones are given, parameters say at each update; it learns region, names and validity of them.",
+	compliance.Accept(function.Role(), "Which buckets, certificates, keys and zones are given, parameters say at each update; it learns region, names and validity of them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:route53:::hostedzone/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")
@@ -149,6 +154,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"HostedZoneId":              props.HostedZoneId,
 		"DiskSize":                  props.DiskSize,
 		"RetainVolumes":             props.RetainVolumes,
+		"KmsKeyArn":                 props.KmsKeyArn,
 		"RecordingsStorage":         props.RecordingsStorage,
 		"S3AppDataBucketName":       props.AppDataBucketName,
 		"S3ClusterDataBucketName":   props.ClusterDataBucketName,

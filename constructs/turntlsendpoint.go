@@ -60,13 +60,11 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer", common.dualStack())
 	open(t, mediaNodes, props.Fleet.securityGroup(), turnLoadBalancer, group)
 	t.balancer = newLoadBalancer(t, &common, domain, group)
-	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath,
-		awscdk.Duration_Hours(jsii.Number(1)))
+	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath)
 	keepConnections(targets)
 	t.tls = common.certificate(t, domain)
 	newTlsListener(t.balancer, "Tls", listenerTlsPort, t.tls, targets)
 	props.Fleet.attach(targets, props.Condition)
-
 	if props.Condition != nil {
 		for _, child := range *t.Node().FindAll(constructs.ConstructOrder_PREORDER) {
 			if resource, ok := child.(awscdk.CfnResource); ok && resource.CfnOptions().Condition() == nil {
@@ -74,6 +72,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 			}
 		}
 	}
+	props.Fleet.endBefore(t)
 	return t
 }
 

@@ -5,6 +5,7 @@ go 1.25.0
 replace github.com/openvidu-ha/openvidu-ha => ../
 
 require (
+	github.com/compose-spec/compose-go/v2 v2.11.0
 	github.com/fxamacker/cbor/v2 v2.10.0
 	github.com/gomodule/redigo v1.9.3
 	github.com/google/go-containerregistry v0.22.1
@@ -31,6 +32,7 @@ require (
 	github.com/pion/transport/v4 v4.1.0 // indirect
 	github.com/sagikazarmark/locafero v0.6.0 // indirect
 	github.com/sagikazarmark/slog-shim v0.1.0 // indirect
+	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/sourcegraph/conc v0.3.0 // indirect
 	github.com/spf13/afero v1.11.0 // indirect
 	github.com/spf13/cast v1.7.0 // indirect

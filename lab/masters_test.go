@@ -187,7 +187,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 		{"half-way through the copy", "cp 0"},
 		{"before the marker", "mv 0"},
 		{"after the marker", "umount 0"},
-		{"before the fresh files go", "rm 1"},
+		{"before the fresh files go", "rm 2"},
 		{"before the mount at opt-openvidu", "mount 1"},
 		{"after the mount at opt-openvidu", "xfs_growfs 0"},
 	} {
@@ -198,7 +198,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 				if step.name != "before mkfs" {
 					id = uuid(t, s.volume(1))
 				}
-				if slices.Contains([]string{"umount 0", "rm 1", "mount 1", "xfs_growfs 0"}, step.cut) {
+				if slices.Contains([]string{"umount 0", "rm 2", "mount 1", "xfs_growfs 0"}, step.cut) {
 					complete = id // from the marker on it is data
 				}
 				cutPower(s)
@@ -214,7 +214,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 	for _, step := range []struct{ name, cut string }{
 		{"before the first mount", "mount 0"},
 		{"before it is unmounted", "umount 0"},
-		{"before the fresh files go", "rm 1"},
+		{"before the fresh files go", "rm 2"},
 		{"before the mount at opt-openvidu", "mount 1"},
 		{"after the mount at opt-openvidu", "xfs_growfs 0"},
 	} {

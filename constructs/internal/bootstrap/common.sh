@@ -1,5 +1,5 @@
 # What Master Nodes and Media Nodes share. The env header stands before this file, master.sh or media.sh behind it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # jq has names of its own
 
 set -Eeuo pipefail
 export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS_DEFAULT_OUTPUT=text PATH=$PATH:/snap/bin
@@ -7,12 +7,12 @@ export AWS_DEFAULT_REGION=$REGION AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=4 AWS
 SELF=/usr/local/sbin/openvidu-node
 STATE=/var/lib/openvidu-node
 LOG=/var/log/openvidu-node.log
+RAW=/run/openvidu-node.log # what is printed, credentials too; in memory, and root's alone
 OPENVIDU=/opt/openvidu
 IMDS=http://169.254.169.254/latest
 STEP=start
 NODE=node
 INSTANCE_ID=
-CLUSTER=
 SECRET=
 
 # All words go to stderr, so that $(…) never swallows the reason of a failure.
@@ -27,6 +27,7 @@ die() {
 step() {
   STEP=$1
   say "== $1"
+  publish
   "$@"
 }
 
@@ -36,23 +37,62 @@ retry() {
   shift 2
   until "$@"; do
     ((--tries > 0)) || return 1
+    publish
     sleep "$pause"
   done
 }
 
-# imds PATH: IMDSv2 only. Without an answer or with a 404 it prints nothing and fails.
-imds() {
-  local token
-  token=$(curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$IMDS/api/token") &&
-    curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1"
+AN_INSTANCE='i-[0-9a-f]{8,32}' # an extended regular expression, as expected takes it
+
+# expected PATTERN VALUE: prints the value when the pattern fits the whole of it. Nothing from metadata or AWS's answers is used otherwise.
+expected() {
+  if [[ $2 =~ ^($1)$ ]]; then
+    echo "$2"
+  else
+    die "not like $1: '${2:0:100}'"
+  fi
 }
 
-# redact: copies its input without the values of the secret that are credentials.
+# imds PATH PATTERN: IMDSv2 only. Without an answer, with a 404, or with another answer than expected it prints nothing and fails.
+imds() {
+  local token value
+  token=$(curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$IMDS/api/token") &&
+    token=$(expected '[A-Za-z0-9+/=_-]+' "$token") &&
+    value=$(curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$IMDS/meta-data/$1") &&
+    expected "$2" "$value"
+}
+
+# A value of an env file without its quotes, and without a comment behind it.
+UNQUOTE="s/[[:space:]]+$//;s/^'(.*)'$/\\1/;t;s/^\"(.*)\"$/\\1/;Tu;s/\\\\(.)/\\1/g;b;:u;s/ #.*//"
+
+# credentials that the secret and the node's configuration hold, one a line: as they read, and as they are quoted.
+credentials() {
+  jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' <<<"$SECRET"
+  sed -nE 's/^[A-Z_]*(PASSWORD|SECRET|KEY|LICENSE)[A-Z_]*=//p' "$OPENVIDU"/config/{,*/,*/*/}*.env | sed -E "p;$UNQUOTE"
+} 2>/dev/null
+
+# redact: copies its input without credentials. A node that holds some and can read none lets the names of its steps pass, no more.
 redact() {
-  # The empty line keeps the first file from being empty, which awk could not tell from the second.
-  awk 'NR==FNR{if(length>5)s[$0];next}
-{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print;fflush()}' \
-    <(echo && jq -r 'to_entries[]|select(.key|test("PASSWORD|SECRET|KEY|LICENSE")).value' 2>/dev/null <<<"$SECRET") -
+  local known
+  known=$(credentials) || : # some files are there
+  if [[ -z $known && -e $STATE/trusted ]]; then
+    grep ' == ' || :
+  else
+    # The empty line keeps the first file from being empty, which awk could not tell from the second.
+    awk 'NR==FNR{if(length>5)s[$0];next}
+{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print}' <(echo && echo "$known") -
+  fi
+}
+
+# publish: the log, which the agent sends as it is written, takes whole lines without credentials. That it cannot is no reason to fail.
+publish() {
+  (
+    umask 077
+    flock 9
+    from=$(cat "$RAW.next") || from=1
+    to=$(wc -l <"$RAW")
+    sed -n "$from,${to}p" "$RAW" | redact >>"$LOG" && echo $((to + 1)) >"$RAW.next"
+  ) 2>/dev/null 9>>"$RAW.lock" || :
 }
 
 # signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
@@ -87,25 +127,27 @@ resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$clu
 }
 
 # A node without an agent is better than none.
-ship_logs() { start_agent || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
+ship_logs() { { retry 5 5 sweep && start_agent; } || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
 
-# The end of the log in CloudWatch Logs outlives the instance, whatever became of the agent.
+# The end of what was printed, in CloudWatch Logs, outlives the instance, whatever became of the agent.
 ship_log() {
   local to=(--log-group-name "$LOG_GROUP" --log-stream-name "$NODE/$INSTANCE_ID")
   aws logs create-log-stream "${to[@]}"
   aws logs put-log-events "${to[@]}" --log-events \
-    "$(tail -n 40 "$LOG" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
+    "$(tail -n 40 "$RAW" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
 }
 
-# failed CODE LINE COMMAND: the ERR trap. The reason names step, line and the last two lines that were printed.
+# failed CODE LINE COMMAND: the ERR trap. The reason names step, function and line of the source, and the last two lines that were printed.
 failed() {
   ((BASH_SUBSHELL == 0)) || exit "$1"
   trap - ERR
   set +e
-  local reason
-  reason="$NODE $INSTANCE_ID: $STEP failed at line $2 ($3, code $1): $(grep . "$LOG" | tail -n 2 | redact)"
+  local reason line=$2
+  ((line <= COMMON_LINES)) || line=$((line - COMMON_LINES))
+  reason="$NODE $INSTANCE_ID: $STEP failed at line $line of ${FUNCNAME[1]} ($3, code $1): $(tail -n 40 "$RAW" | redact | grep . | tail -n 2)"
   reason=$(tr -d '\\"' <<<"$reason" | tr -c '[:print:]' ' ' | cut -c 1-900)
   say "$reason"
+  publish
   signal FAILURE "$reason"
   ship_log
   on_failure
@@ -133,14 +175,13 @@ UNIT
 # cloud-init runs this once; from then on systemd runs the node, at every boot.
 install_units() {
   mkdir -p "$STATE"
-  install -m 700 "${BASH_SOURCE[0]}" "$SELF"
+  install -m 700 "$0" "$SELF"
   role_units
   unit openvidu-node boot $'Type=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\nRestart=on-failure\nRestartSec=60'
 }
 
 identify() {
-  INSTANCE_ID=$(retry 60 5 imds instance-id)
-  CLUSTER=$(retry 60 5 imds tags/instance/OpenViduCluster)
+  INSTANCE_ID=$(retry 60 5 imds instance-id "$AN_INSTANCE")
   # shellcheck disable=SC1091
   OS=$(. /etc/os-release && echo "$ID-$VERSION_ID")
   case $OS in
@@ -187,8 +228,54 @@ REPO
   systemctl enable -q --now docker
 }
 
+# block_metadata: where it is asked for, containers get no answer from the instance metadata, and so no credentials of the node's role.
+# They share the node's network: what tells them apart is their control group, below a slice that Docker puts them into. nft
+# looks the slice up once, so it is there before and stays. What comes over a bridge is forwarded.
+block_metadata() {
+  local daemon=/etc/docker/daemon.json was='{}'
+  [[ $BLOCK_CONTAINER_METADATA == true ]] || return 0
+  install_tools nft:nftables
+  cat >/etc/openvidu-metadata.nft <<'NFT'
+table inet openvidu_metadata
+delete table inet openvidu_metadata
+table inet openvidu_metadata {
+chain refuse {
+ip daddr 169.254.169.254 reject
+ip6 daddr fd00:ec2::254 reject
+}
+chain output {
+type filter hook output priority 0
+socket cgroupv2 level 1 "openvidu.slice" jump refuse
+}
+chain forward {
+type filter hook forward priority 0
+jump refuse
+}
+}
+NFT
+  cat >/etc/systemd/system/openvidu-metadata.service <<UNIT
+[Unit]
+Description=OpenVidu node, no instance metadata for containers
+Requires=openvidu.slice
+After=openvidu.slice nftables.service
+Before=docker.service
+[Install]
+RequiredBy=docker.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=$(command -v nft) -f /etc/openvidu-metadata.nft
+UNIT
+  systemctl daemon-reload
+  systemctl enable -q --now openvidu-metadata
+  [[ ! -s $daemon ]] || was=$(<"$daemon")
+  mkdir -p "${daemon%/*}"
+  jq '."cgroup-parent"="openvidu.slice"' <<<"$was" >"$daemon.new"
+  cmp -s "$daemon.new" "$daemon" || { mv "$daemon.new" "$daemon" && systemctl try-restart docker; }
+}
+
 fetch_secret() {
-  SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString)
+  SECRET=$(aws secretsmanager get-secret-value --secret-id "$SECRET_ARN" --query SecretString) && : >"$STATE/trusted"
 }
 
 read_secret() { retry 30 10 fetch_secret; }
@@ -203,10 +290,29 @@ fetch_installer() {
   download "$INSTALLER_URL/$RELEASE/install_ov_$1_node.sh" "$STATE/installer.sh" && bash -n "$STATE/installer.sh"
 }
 
+containers() { ! command -v docker >/dev/null || docker ps -aq --no-trunc; }
+
+# sweep: the installer leaves a container and files, which hold all that it was told. Whatever container was not there before it goes.
+sweep() {
+  local ids
+  [[ -e $STATE/containers ]] || return 0
+  ids=$(containers) && { grep -vxFf "$STATE/containers" <<<"$ids" || :; } | xargs -r docker rm -fv >/dev/null &&
+    rm -rf "$STATE"/{tmp,containers}
+}
+
 # A half-finished try is removed first: on the root disk, never on a volume.
 try_installer() {
-  ! mountpoint -q "$OPENVIDU" && rm -rf --one-file-system "$OPENVIDU" && timeout 900 bash "$STATE/installer.sh" "$@" 2>&1 | redact
+  local code=0 ids
+  ! mountpoint -q "$OPENVIDU" || return
+  [[ -e $STATE/containers ]] || { ids=$(containers) && echo "$ids" >"$STATE/containers"; } || return
+  rm -rf --one-file-system "$OPENVIDU" "$STATE/tmp"
+  mkdir -m 700 "$STATE/tmp"
+  TMPDIR=$STATE/tmp timeout 900 bash "$STATE/installer.sh" "$@" || code=$?
+  sweep && return "$code"
 }
+
+# agent enable|disable: also for the boots to come.
+agent() { systemctl "$1" -q --now amazon-cloudwatch-agent 2>/dev/null || :; }
 
 # install_openvidu master|media FLAG…: the version is the cluster's, not this template's.
 install_openvidu() {
@@ -217,38 +323,37 @@ install_openvidu() {
   retry 10 15 fetch_installer "$role"
   local additional
   IFS=, read -ra additional <<<"$INSTALL_FLAGS"
+  agent disable # what the installer's container prints is not for CloudWatch Logs
   retry 3 30 try_installer --no-tty --install --environment=aws --deployment-type=ha "--node-role=$role-node" \
     "--master-node-private-ip-list=$(IFS=, && echo "${MASTER_IPS[*]}")" "$@" "${additional[@]}"
+  agent enable
   systemctl disable -q openvidu || : # it need not be enabled: openvidu-node starts it
 }
 
-# Lines of whoever deploys, between installation and start. The files that they may change hold credentials. What they print
-# goes by a file: a process that they leave behind would keep a pipe open, and the boot waiting.
-before_start() {
-  [[ -n $BEFORE_START ]] || return 0
-  local words code=0
-  words=$(mktemp)
-  timeout 900 bash -euo pipefail -c "$BEFORE_START" >"$words" 2>&1 || code=$?
-  redact <"$words"
-  rm "$words"
-  return "$code"
-}
+# Lines of whoever deploys, between installation and start. A process that they leave behind holds a file open, not the boot.
+before_start() { [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START"; }
 
-# put_settings FILE KEY…: the file takes the values of these keys from the secret, all else in it stays.
-# The quotes are those that bash and Docker Compose read alike.
+# Quotes that bash and Docker Compose (compose-go, package dotenv) read alike: in single quotes Compose takes a backslash before the
+# last quote for an escape, in double quotes it knows no escaped backtick.
+QUOTED='def quoted($k): tostring|if test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
+elif test("[\u0000-\u0008\n-\u001f\u007f]") then error("\($k) holds a line break or a control character")
+elif test("\u0027|(?<!\\\\)(\\\\\\\\)*\\\\$")|not then "\u0027\(.)\u0027"
+elif test("`")|not then "\"\(gsub("(?<c>[\\\\\"$])";"\\\(.c)"))\""
+else error("\($k) holds a backtick, and a single quote or a backslash at its end: bash and Docker Compose would read it differently") end;'
+
+# put_settings FILE KEY…: lines of the file take the values of these keys from the secret, all else in it stays. As OpenVidu's own
+# scripts do, it adds no key and leaves alone what is empty in the secret; but a TURN domain can be taken away.
 put_settings() {
-  local file=$OPENVIDU/config/$1
+  local file=$OPENVIDU/config/$1 key
   shift
   [[ -f $file ]] || return 0 # not in this version
-  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" '. as $s
-|def q: tostring|if test("[\n\r]") then error("line break in a setting")
-elif test("^[A-Za-z0-9_.,:/@%+=-]*$") then .
-elif test("\u0027")|not then "\u0027\(.)\u0027"
-else "\"\(gsub("(?<c>[\\\\\"$`])";"\\\(.c)"))\"" end;
-[$ARGS.positional[]|select($s[.]!=null)|{key:.,value:"\(.)=\($s[.]|q)"}]|from_entries as $new
-|($old|rtrimstr("\n")|split("\n")) as $lines
-|def k: sub("=.*";"");($lines|map(k)) as $known
-|($lines[]|$new[k]//.),($new|del(.[$known[]])[])' --args "$@" <<<"$SECRET" >"$file.new" || return
+  for key; do
+    grep -q "^$key=" "$file" || jq -e --arg k "$key" '(.[$k]//"")==""' <<<"$SECRET" >/dev/null ||
+      say "${file##*/} of this release has no $key: left out"
+  done
+  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" "$QUOTED"' . as $s
+|[$ARGS.positional[]|. as $k|($s[.]//"")|select(.!="" or $k=="LIVEKIT_TURN_DOMAIN_NAME")|{key:$k,value:"\($k)=\(quoted($k))"}]|from_entries as $new
+|($old|rtrimstr("\n")|split("\n"))[]|$new[sub("=.*";"")]//.' --args "$@" <<<"$SECRET" >"$file.new" || return
   if cmp -s "$file.new" "$file"; then
     rm "$file.new"
   else
@@ -280,12 +385,18 @@ healthy() {
 }
 
 main() {
-  umask 077 # the log is root's alone; what OpenVidu installs is read by its services' users
-  exec >>"$LOG" 2>&1
-  umask 022
+  # OpenVidu's own scripts and whoever calls them want the words for themselves.
+  if [[ ${1:-} == tool ]]; then
+    "${@:2}"
+    return
+  fi
+  umask 077
+  exec >>"$RAW" 2>&1
+  umask 022 # what OpenVidu installs is read by its services' users
   trap 'failed $? $LINENO "$BASH_COMMAND"' ERR
   case ${1:-} in
     '') install_units ;;
     *) "$1" ;;
   esac
+  publish
 }

@@ -1,11 +1,16 @@
 # A Media Node: carries the calls. It drains before Auto Scaling may terminate it.
 # shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
+COMMON_LINES=$((LINENO - 4)) # before this script
+
 NODE=media-node # one name for all: the stack waits for the first of them
 SIGNALLED=/run/openvidu-drain
+AN_ADDRESS='[0-9]{1,3}(\.[0-9]{1,3}){3}'
+A_GROUP='[A-Za-z0-9][A-Za-z0-9_./-]{0,254}'
 
 role_units() {
   unit openvidu-drain drain $'Restart=always\nRestartSec=5'
+  unit openvidu-watchdog watch $'Restart=on-failure\nRestartSec=60' # an administrator may disable it
 }
 
 # A Media Node that cannot work is replaced. Once OpenVidu was started it may carry calls: then it must be in service first, since
@@ -22,10 +27,13 @@ report_ready() {
   retry 3 20 hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no launch waits'
 }
 
-terminating() { [[ $(imds autoscaling/target-lifecycle-state) == *Terminated ]]; }
+# What Auto Scaling wants of the node.
+wanted() { imds autoscaling/target-lifecycle-state '[A-Za-z:]{1,40}'; }
+
+terminating() { [[ $(wanted) == *Terminated ]]; }
 
 # A node that wrongly took itself for one in service would be stopped with its calls.
-warming() { [[ $(retry 5 5 imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
+warming() { [[ $(retry 5 5 wanted) == Warmed:* ]]; }
 
 # What would take longest when the node is needed.
 pull_images() {
@@ -46,7 +54,7 @@ masters_answer() {
 
 install_media() {
   local ip password
-  ip=$(retry 10 5 imds local-ipv4)
+  ip=$(retry 10 5 imds local-ipv4 "$AN_ADDRESS")
   password=$(secret REDIS_PASSWORD)
   install_openvidu media "--private-ip=$ip" "--redis-password=$password"
 }
@@ -65,6 +73,7 @@ boot() {
   step ship_logs
   if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
+    step block_metadata
     step install_docker
     step install_media
   fi
@@ -110,11 +119,65 @@ live() {
   [[ -n $ids ]]
 }
 
+# fleet: the name of the group, which no header can hold (group -> launch template -> group). An instance keeps its group, so one answer does.
+fleet() {
+  local group
+  expected "$A_GROUP" "$(cat "$STATE/fleet" 2>/dev/null)" 2>/dev/null || {
+    group=$(aws autoscaling describe-auto-scaling-instances --instance-ids "$INSTANCE_ID" --query 'AutoScalingInstances[0].AutoScalingGroupName') &&
+      group=$(expected "$A_GROUP" "$group") && [[ $group != None ]] && echo "$group" | tee "$STATE/fleet"
+  }
+}
+
 # hook ACTION HOOK OPTION…
 hook() {
   local group
-  group=$(imds tags/instance/aws:autoscaling:groupName) &&
+  group=$(fleet) &&
     aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
+}
+
+# busy: has the CPU been idle for less than a twentieth of the time since it was asked last?
+BUSY=(0 0)
+busy() {
+  local idle all
+  read -r idle all < <(awk '{for(i=2;i<9;i++)all+=$i;print $5+$6,all;exit}' /proc/stat)
+  local was=("${BUSY[@]}")
+  BUSY=("$idle" "$all")
+  (((idle - was[0]) * 20 < all - was[1]))
+}
+
+# watch: OpenVidu 3.10 replaces a Media Node whose media server refuses connections for 5 minutes, or answers with errors or time-outs for
+# 10, not counting those in which the CPU had no time to spare. Not in the first 15 minutes after OpenVidu's start, not while no
+# master answers, not while the node drains. Until that release this does it. Everything is counted in rounds of 20 seconds.
+watch() {
+  trap - ERR
+  set +e
+  NODE=watchdog
+  INSTANCE_ID=$(retry 60 5 imds instance-id)
+  local code start last='' age=0 refused=0 failed=0 version spare
+  while sleep 20; do
+    version=$(sed -nE 's/^version:[ "]*([0-9.]+).*/\1/p' "$OPENVIDU/deployment-info.yaml" 2>/dev/null)
+    [[ $(printf '3.10\n%s\n' "${version:-0}" | sort -V | tail -n 1) == 3.10 ]] || return 0 # it brings its own
+    spare=yes
+    ! busy || spare=
+    start=$(systemctl show -P ActiveEnterTimestampMonotonic openvidu)
+    [[ $start == "$last" ]] || age=0
+    last=$start
+    ((age++))
+    code=0
+    curl -sf -m 5 -o /dev/null http://127.0.0.1:7880/ || code=$?
+    if ((code == 0 || age <= 45)) || ! systemctl -q is-active openvidu || ! masters_answer 2>/dev/null || terminating; then
+      refused=0 failed=0
+      continue
+    fi
+    if ((code == 7)); then ((refused++, failed++)); else refused=0; fi
+    [[ $code == 7 || -z $spare ]] || ((failed++))
+    ((refused >= 15 || failed >= 30)) || continue
+    say "the media server is dead ($refused rounds refused, $failed failed, the last with code $code): this node is to be replaced"
+    aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" --health-status Unhealthy --no-should-respect-grace-period
+    publish
+    ship_log
+    refused=0 failed=0
+  done 2>>"$RAW"
 }
 
 # drain: from here on no failure may end the drain, so there is no trap and no errexit.
@@ -126,8 +189,7 @@ drain() {
   NODE=drain
   say '== drain'
   timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
-  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
-  CLUSTER=$(retry 5 5 imds tags/instance/OpenViduCluster)
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id "$AN_INSTANCE"); done
   local beat=0
   while live; do
     # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
@@ -135,10 +197,12 @@ drain() {
       hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'
       timeout 60 aws cloudwatch put-metric-data --namespace OpenVidu --metric-name DrainMinutes --dimensions "Cluster=$CLUSTER" --value $((beat / 6))
     }
+    publish
     sleep 10
   done
   say 'no call is left'
   timeout 300 systemctl stop openvidu
+  publish
   ship_log # first: the instance may go with the hook
   until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
   sleep infinity

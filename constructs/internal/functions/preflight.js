@@ -10,6 +10,7 @@ const BUCKETS = ['S3AppDataBucketName', 'S3ClusterDataBucketName'];
 // What cannot change, and what a change would do.
 const FROZEN = {
   RetainVolumes: 'would replace the volumes by blank ones',
+  KmsKeyArn: 'would replace the volumes',
   [SNAPSHOTS]: 'would replace the volumes',
   RestoredSharedInfoArn: 'counts at creation only',
   RecordingsStorage: 'would leave recordings behind',
@@ -17,7 +18,7 @@ const FROZEN = {
   [BUCKETS[1]]: 'would leave data behind',
 };
 // What a template without these parameters does.
-const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '', WarmPoolSize: 0 };
+const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '', KmsKeyArn: '', WarmPoolSize: 0 };
 const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
