@@ -145,6 +145,18 @@ func TestDeployWithTheCdkCli(t *testing.T) {
 	aws(t, "s3", "mb", "s3://"+toolkitBucket)
 	shell(t, repository, strings.ReplaceAll(license, " ", "-")+"\n", block(t, "license")+"\n"+block(t, "values")+block(t, "deploy-cdk"))
 	deployed(t, "OpenViduHA")
+	if !formation.stacks["OpenViduHA"].protected {
+		t.Error("the stack may be deleted by mistake")
+	}
+
+	// make deploy is the same command; the licence key reaches the CDK CLI by the environment.
+	delete(formation.stacks, "OpenViduHA")
+	printed := shell(t, repository, "", "make deploy PARAMETERS=docs/parameters.example.json FLAGS=--no-rollback",
+		"OPENVIDU_LICENSE="+strings.ReplaceAll(license, " ", "-"))
+	deployed(t, "OpenViduHA")
+	if !formation.stacks["OpenViduHA"].protected || strings.Contains(printed, strings.ReplaceAll(license, " ", "-")) {
+		t.Errorf("make deploy: protected %v\n%s", formation.stacks["OpenViduHA"].protected, printed)
+	}
 }
 
 func TestPublish(t *testing.T) {
