@@ -56,6 +56,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		Description:                 jsii.String("OpenVidu High Availability " + version),
 		Synthesizer:                 awscdk.NewLegacyStackSynthesizer(), // no assets, hence no bootstrapped account
 		SuppressTemplateIndentation: jsii.Bool(true),
+		// For the CDK CLI: it is no part of the template.
+		TerminationProtection: jsii.Bool(true),
 	})
 	p := newParameters(stack)
 	stack.AddMetadata(jsii.String("OpenViduHA"), map[string]any{"Version": version})

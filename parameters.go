@@ -63,7 +63,7 @@ var parameterTable = []parameter{
 	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
 		Description:           jsii.String("License key of your OpenVidu account."),
 		NoEcho:                jsii.Bool(true),
-		AllowedPattern:        jsii.String(`^\S+$`),
+		AllowedPattern:        jsii.String(constructs.LicensePattern),
 		ConstraintDescription: jsii.String("Give the license key, without spaces."),
 	}},
 	{sectionCluster, "RTCEngine", "RTC engine", awscdk.CfnParameterProps{
@@ -225,7 +225,7 @@ func initial(what string) awscdk.CfnParameterProps {
 		Description:           jsii.String(what + ", at first. Empty: a random one, in the secret. It counts at creation only."),
 		Default:               "",
 		NoEcho:                jsii.Bool(true),
-		AllowedPattern:        jsii.String(`^$|^[A-Za-z0-9_.,:@%+=-]{8,128}$`),
+		AllowedPattern:        jsii.String(constructs.InitialPattern),
 		ConstraintDescription: jsii.String("Give 8 to 128 letters, digits or _.,:@%+=-, or nothing."),
 	}
 }

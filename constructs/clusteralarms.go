@@ -68,6 +68,7 @@ type clusterAlarms struct {
 
 // NewClusterAlarms makes the alarms. It panics on wrong props, with all problems at once.
 func NewClusterAlarms(scope constructs.Construct, id *string, props *ClusterAlarmsProps) ClusterAlarms {
+	props = orNew(props)
 	var wrong problems
 	wrong.cluster(scope, props.Masters, props.Fleet, props.LoadBalancer)
 	wrong.report(scope, id)

@@ -47,9 +47,13 @@ type mainBalancer struct {
 // NewMainLoadBalancer makes the load balancer and registers masters and fleet. It panics on wrong props, with all problems
 // at once.
 func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoadBalancerProps) MainLoadBalancer {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster")
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
+	wrong.otherStack(scope, "Masters", props.Masters)
+	wrong.otherStack(scope, "Fleet", props.Fleet)
+	wrong.otherVpc(props.Vpc, props.Masters)
 	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 

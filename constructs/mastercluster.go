@@ -106,6 +106,7 @@ type MasterCluster interface {
 	clusterId() *string
 	// clusterPath is what the cluster's id has behind the stack's.
 	clusterPath() string
+	vpc() awsec2.IVpc
 	securityGroup() awsec2.SecurityGroup
 	domainName() *string
 	// turnDomainName is empty where there is none.
@@ -131,6 +132,7 @@ type masterCluster struct {
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
 func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClusterProps) MasterCluster {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the cluster")
 	wrong.required("DomainName", props.DomainName == nil, "give the domain name of the cluster")
@@ -165,18 +167,39 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			}
 		}
 	}
-	props.InstanceProps.check(&wrong)
+	if props.Vpc != nil {
+		wrong.isolated(props.Vpc, slots)
+	}
+	wrong.credential("License", props.License, licensePattern, "has a space: give the license key without spaces")
+	wrong.credential("InitialMeetAdminPassword", props.InitialMeetAdminPassword, initialPattern, "is not 8 to 128 letters, digits or _.,:@%+=-")
+	wrong.credential("InitialMeetApiKey", props.InitialMeetApiKey, initialPattern, "is not 8 to 128 letters, digits or _.,:@%+=-")
+	wrong.elements("AdditionalInstallFlags", props.AdditionalInstallFlags)
+	wrong.elements("PrivateIps", props.PrivateIps)
+	props.InstanceProps.check(scope, &wrong)
 	encryption{props.SecretEncryptionKey, props.SecretEncryptionKeyWhen}.check(&wrong, "SecretEncryptionKey")
 	if props.RequireSameInstaller != nil && props.RequireSameInstallerWhen != nil {
 		wrong.add("RequireSameInstaller is %v beside RequireSameInstallerWhen: give one of them", *props.RequireSameInstaller)
 	}
 	if props.Volumes != nil && len(*props.Volumes.VolumeIds()) != MasterNodes {
 		wrong.add("Volumes has %d volumes: give one for each of the %d slots", len(*props.Volumes.VolumeIds()), MasterNodes)
+	} else if props.Volumes != nil {
+		wrong.otherStack(scope, "Volumes", props.Volumes)
+		for i, slot := range slots {
+			if zone, theirs := zoneOf(slot), *props.Volumes.zones()[i]; zone != "" && !*awscdk.Token_IsUnresolved(theirs) && zone != theirs {
+				wrong.add("Volumes: the volume of slot %d is in %s, its subnet in %s: give each the zone of its slot's subnet", i+1, theirs, zone)
+			}
+		}
 	}
 	wrong.report(scope, id)
 
 	c := &masterCluster{props: *props}
 	constructs.NewConstruct_Override(c, scope, id)
+	for prop, value := range map[string]*string{"License": props.License, "InitialMeetAdminPassword": props.InitialMeetAdminPassword, "InitialMeetApiKey": props.InitialMeetApiKey} {
+		if text := or(value, ""); text != "" && !*awscdk.Token_IsUnresolved(text) {
+			awscdk.Annotations_Of(c).AddWarningV2(jsii.String("openvidu-ha:literal"+prop),
+				jsii.String(prop+" is part of the template, where whoever may read the stack reads it: give the value of a parameter with NoEcho"))
+		}
+	}
 	stack := awscdk.Stack_Of(c)
 	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
 	path := strings.TrimPrefix(*c.Node().Path(), *stack.Node().Path()+"/")
@@ -298,6 +321,15 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	return c
 }
 
+// zoneOf a subnet; "" where only CloudFormation, or nobody, knows it.
+func zoneOf(subnet awsec2.ISubnet) (zone string) {
+	defer func() { _ = recover() }() // the CDK panics for a subnet that was imported without its zone
+	if zone = *subnet.AvailabilityZone(); *awscdk.Token_IsUnresolved(zone) {
+		return ""
+	}
+	return zone
+}
+
 // groupOfSlot gives the logical id of a slot's group, which is made after the launch template that tells it.
 type groupOfSlot struct {
 	cluster *masterCluster
@@ -320,6 +352,7 @@ func (c *masterCluster) ToString() *string                          { return c.N
 
 func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
 func (c *masterCluster) clusterPath() string                 { return c.nodes.path }
+func (c *masterCluster) vpc() awsec2.IVpc                    { return c.props.Vpc }
 func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
 func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
 func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }

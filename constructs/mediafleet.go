@@ -91,10 +91,19 @@ type mediaFleet struct {
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
 func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProps) MediaFleet {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster that the Media Nodes belong to")
 	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the masters")
-	props.InstanceProps.check(&wrong)
+	props.InstanceProps.check(scope, &wrong)
+	wrong.otherVpc(props.Vpc, props.Masters)
+	subnets := props.VpcSubnets
+	if subnets == nil {
+		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
+	}
+	if props.Vpc != nil {
+		wrong.isolated(props.Vpc, subnetsOf(props.Vpc, subnets))
+	}
 	wrong.within("MinCapacity", props.MinCapacity, 0, 1000)
 	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
 	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)
@@ -139,10 +148,6 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		bootstrap.Value("READY_HOOK", readyHook))
 	f.template = newLaunchTemplate(f, "LaunchTemplate", f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
 
-	subnets := props.VpcSubnets
-	if subnets == nil {
-		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
-	}
 	f.fleet = awsautoscaling.NewAutoScalingGroup(f, jsii.String("ASG"), &awsautoscaling.AutoScalingGroupProps{
 		Vpc:                   props.Vpc,
 		VpcSubnets:            subnets,

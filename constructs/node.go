@@ -77,11 +77,20 @@ type InstanceProps struct {
 	BeforeStart *[]*string
 }
 
-func (p InstanceProps) check(wrong *problems) {
+func (p InstanceProps) check(scope constructs.Construct, wrong *problems) {
+	wrong.elements("BeforeStart", p.BeforeStart)
+	wrong.image(scope, p)
 	if p.RootVolumeSize != nil {
 		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
 	}
 	p.encryption().check(wrong, "RootVolumeKey")
+}
+
+func (p InstanceProps) instanceType() awsec2.InstanceType {
+	if p.InstanceType == nil {
+		return awsec2.NewInstanceType(jsii.String(DefaultInstanceType))
+	}
+	return p.InstanceType
 }
 
 func (p InstanceProps) encryption() encryption {
@@ -212,7 +221,7 @@ func (n node) longest(name string) int {
 func values(pointers []*string) []string {
 	var out []string
 	for _, p := range pointers {
-		out = append(out, *p)
+		out = append(out, or(p, ""))
 	}
 	return out
 }
@@ -220,10 +229,7 @@ func values(pointers []*string) []string {
 // newLaunchTemplate takes IMDSv2 only, with hop limit 1 (no container behind a bridge reaches the role), and one encrypted
 // root volume.
 func newLaunchTemplate(scope constructs.Construct, id string, n node, props InstanceProps, role, roleScript string, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
-	instanceType := props.InstanceType
-	if instanceType == nil {
-		instanceType = awsec2.NewInstanceType(jsii.String(DefaultInstanceType))
-	}
+	instanceType := props.instanceType()
 	image := props.MachineImage
 	if image == nil {
 		cpu := awsec2.AmazonLinuxCpuType_X86_64

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/jsii-runtime-go"
@@ -230,4 +232,77 @@ func largestUserData(t *testing.T, p *program) int {
 		bytes = max(bytes, len(cfn.At(launch, "LaunchTemplateData", "UserData").(string)))
 	}
 	return bytes
+}
+
+// A node that boots or drains needs its route: it is made before the groups, and goes after them.
+func TestGroupsComeAfterTheRoutesOfTheirVpc(t *testing.T) {
+	p := newProgram(t, "a", "b")
+	vpc := awsec2.NewVpc(p.stack, jsii.String("Made"), &awsec2.VpcProps{AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b"), NatGateways: jsii.Number(1)})
+	p.vpc = vpc
+	props := p.masterProps()
+	props.VpcSubnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PRIVATE_WITH_EGRESS}
+	masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+	constructs.NewMediaFleet(p.stack, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: vpc})
+	for id, r := range p.resources() {
+		if r.Type != "AWS::AutoScaling::AutoScalingGroup" {
+			continue
+		}
+		wants := []string{"MadePublicSubnet1DefaultRoute", "MadePublicSubnet2DefaultRoute"}
+		if strings.HasPrefix(id, "Masters") {
+			wants = []string{"MadePrivateSubnet"}
+		}
+		for _, want := range wants {
+			if depends := text(r.DependsOn); !strings.Contains(depends, want) || !strings.Contains(depends, "Route") {
+				t.Errorf("%s does not wait for %s: %s", id, want, depends)
+			}
+		}
+	}
+}
+
+func TestSwitchesReachTheHeaderOfBothKindsOfNodes(t *testing.T) {
+	for value, given := range map[string]*bool{"false": nil, "true": jsii.Bool(true)} {
+		p := newProgram(t, "a")
+		props := p.masterProps()
+		props.RequireSameInstaller, props.BlockContainerMetadata = given, given
+		masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+		constructs.NewMediaFleet(p.stack, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: p.vpc,
+			InstanceProps: constructs.InstanceProps{BlockContainerMetadata: given}})
+		resources := p.resources()
+		for id, r := range resources {
+			if r.Type != "AWS::AutoScaling::AutoScalingGroup" {
+				continue
+			}
+			for _, want := range []string{"\nREQUIRE_SAME_INSTALLER='" + value + "'\n", "\nBLOCK_CONTAINER_METADATA='" + value + "'\n"} {
+				if !strings.Contains(userDataOf(resources, r), want) {
+					t.Errorf("%s: the header lacks %q", id, want)
+				}
+			}
+		}
+	}
+}
+
+// Each has a key of its own, where its condition holds.
+func TestKeysFollowTheirConditions(t *testing.T) {
+	p := newProgram(t, "a")
+	key := func(name string) awskms.IKey {
+		return awskms.Key_FromKeyArn(p.stack, &name, jsii.String("arn:aws:kms:eu-west-1:123456789012:key/"+name))
+	}
+	when := awscdk.NewCfnCondition(p.stack, jsii.String("Keyed"), &awscdk.CfnConditionProps{Expression: awscdk.Fn_ConditionEquals(awscdk.Aws_REGION(), "eu-west-1")})
+	props := p.masterProps()
+	props.RootVolumeKey, props.RootVolumeKeyWhen = key("root"), when
+	props.SecretEncryptionKey, props.SecretEncryptionKeyWhen = key("secret"), when
+	props.Volumes = constructs.NewRecordingVolumes(p.stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
+		AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1a", "eu-west-1a", "eu-west-1a"), EncryptionKey: key("data"), EncryptionKeyWhen: when,
+	})
+	constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+	resources := p.resources()
+	for kind, want := range map[string]string{"AWS::EC2::Volume": "data", "AWS::SecretsManager::Secret": "secret", "AWS::EC2::LaunchTemplate": "root"} {
+		for _, r := range ofType(resources, kind) {
+			if got := text(r.Properties); !strings.Contains(got, `"KmsKeyId":{"Fn::If":["Keyed","arn:aws:kms:eu-west-1:123456789012:key/`+want+`",{"Ref":"AWS::NoValue"}]}`) {
+				t.Errorf("%s: %s", kind, got)
+			}
+		}
+	}
+	refuses(t, "Own/N", masters(p, "N", func(props *constructs.MasterClusterProps) { props.RootVolumeKeyWhen = when }),
+		"RootVolumeKey is required: give the key that RootVolumeKeyWhen decides on")
 }

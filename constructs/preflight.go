@@ -2,6 +2,7 @@ package constructs
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
@@ -107,8 +108,21 @@ const (
 	snapshots     = "VolumeSnapshotIds"
 )
 
-// NewPreflight makes the function and runs it at each creation and update.
+// NewPreflight makes the function and runs it at each creation and update. It panics on missing props, with all of them at once.
 func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps) Preflight {
+	props = orNew(props)
+	var wrong problems
+	for prop, missing := range map[string]bool{
+		"VpcId": props.VpcId == nil, "MasterSubnetIds": props.MasterSubnetIds == nil, "MediaSubnetIds": props.MediaSubnetIds == nil,
+		"ImageId": props.ImageId == nil, "MasterInstanceType": props.MasterInstanceType == nil, "MediaInstanceType": props.MediaInstanceType == nil,
+		"DomainName": props.DomainName == nil, "CertificateArn": props.CertificateArn == nil, "DiskSize": props.DiskSize == nil,
+		"RetainVolumes": props.RetainVolumes == nil,
+	} {
+		wrong.required(prop, missing, "give the value of its parameter")
+	}
+	slices.Sort(wrong)
+	wrong.report(scope, id)
+
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
 	stack := awscdk.Stack_Of(p)

@@ -48,6 +48,7 @@ type recordingBuckets struct {
 
 // NewRecordingBuckets makes the buckets that are not given. It panics on wrong props, with all problems at once.
 func NewRecordingBuckets(scope constructs.Construct, id *string, props *RecordingBucketsProps) RecordingBuckets {
+	props = orNew(props)
 	var wrong problems
 	app, cluster := or(props.AppDataBucketName, ""), or(props.ClusterDataBucketName, "")
 	wrong.match("AppDataBucketName", &app, bucketPattern, "give the name of a bucket, or nothing")

@@ -60,6 +60,8 @@ type RecordingVolumes interface {
 	encryption() encryption
 	// deletedWhen tells whether the volumes may go with the stack, and on which condition (nil: they do).
 	deletedWhen() (ever bool, when awscdk.CfnCondition)
+	// zones in the order of the slots.
+	zones() []*string
 	// tag is the value of volumesTag, on volumes and snapshots.
 	tag() *string
 }
@@ -71,12 +73,14 @@ type recordingVolumes struct {
 	size awscdk.Size
 	key  encryption
 
+	places  []*string
 	goes    bool
 	deleted awscdk.CfnCondition
 }
 
 // NewRecordingVolumes makes one volume for each zone. It panics on wrong props, with all problems at once.
 func NewRecordingVolumes(scope constructs.Construct, id *string, props *RecordingVolumesProps) RecordingVolumes {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("AvailabilityZones", props.AvailabilityZones == nil || len(*props.AvailabilityZones) == 0, "give the zone of each slot's subnet")
 	size := props.Size
@@ -95,7 +99,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	key.check(&wrong, "EncryptionKey")
 	wrong.report(scope, id)
 
-	v := &recordingVolumes{size: size, key: key}
+	v := &recordingVolumes{size: size, key: key, places: *props.AvailabilityZones}
 	constructs.NewConstruct_Override(v, scope, id)
 
 	compliance.Accept(v, "Data Lifecycle Manager takes daily snapshots; plans of AWS Backup are the account's, and may select these volumes too.", "NIST.800.53.R5-EC2EBSInBackupPlan")
@@ -246,6 +250,8 @@ func (v *recordingVolumes) attachStatement() awsiam.PolicyStatement {
 
 func (v *recordingVolumes) encryption() encryption                   { return v.key }
 func (v *recordingVolumes) deletedWhen() (bool, awscdk.CfnCondition) { return v.goes, v.deleted }
+
+func (v *recordingVolumes) zones() []*string { return v.places }
 
 // tag is unlike that of any other stack's volumes, also after a deletion.
 func (v *recordingVolumes) tag() *string {

@@ -42,10 +42,12 @@ type turnTlsEndpoint struct {
 
 // NewTurnTlsEndpoint makes the load balancer and registers the fleet. It panics on wrong props, with all problems at once.
 func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEndpointProps) TurnTlsEndpoint {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
 	wrong.required("TurnDomainName of the MasterCluster", props.Fleet != nil && props.Fleet.turnDomainName() == "",
 		"without it OpenVidu tells no client of this endpoint")
+	wrong.otherStack(scope, "Fleet", props.Fleet)
 	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
