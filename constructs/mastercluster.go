@@ -40,7 +40,7 @@ type MasterClusterProps struct {
 	// Default: a random one, in the secret (also for "").
 	InitialMeetAdminPassword *string
 	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
-	// Default: a random one, in the secret (also for "").
+	// Default: none (also for ""); an administrator makes one in OpenVidu Meet.
 	InitialMeetApiKey *string
 	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
 	// the other. Default: MinIO on the volumes.
@@ -52,8 +52,9 @@ type MasterClusterProps struct {
 	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
 	// is restored wants the addresses that it was written with. Default: any free ones.
 	PrivateIps *[]*string
-	// RestoredSecret is a secret with the content of another cluster's: the credentials that data in restored volumes was
-	// written with. It is read once, at creation. Default: none, new credentials.
+	// RestoredSecret is another cluster's secret, or one with its content: the credentials, the version and the domain that data
+	// in restored volumes was written with. DomainName must be that domain. It is read once, at creation. Default: none, new
+	// credentials.
 	RestoredSecret awssecretsmanager.ISecret
 	// RestoredSecretWhen decides at deployment whether RestoredSecret is read. Default: always.
 	RestoredSecretWhen awscdk.CfnCondition
@@ -104,6 +105,10 @@ type MasterCluster interface {
 	// installs are the installer's address and additional flags.
 	installs() []bootstrap.Var
 	buckets() RecordingBuckets
+	// interfaces with the fixed addresses.
+	interfaces() []awscdk.CfnResource
+	// launches tells the stack of nodes that never start.
+	launches() *launchFailures
 }
 
 type masterCluster struct {
@@ -116,6 +121,8 @@ type masterCluster struct {
 	volumes  RecordingVolumes
 	props    MasterClusterProps // a copy
 	noTurn   awscdk.CfnCondition
+	enis     []awscdk.CfnResource
+	failures *launchFailures
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
@@ -193,6 +200,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			eni.SetPrivateIpAddress((*props.PrivateIps)[i])
 		}
 		enis = append(enis, eni.Ref())
+		c.enis = append(c.enis, eni)
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
 	}
 	c.volumes.tagPrivateIps(c.ips)
@@ -225,6 +233,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		bootstrap.Value("REVISION", *c.shared.Revision()))
 	c.template = newLaunchTemplate(c, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, header)
 
+	c.failures = newLaunchFailures(c, c.nodes.handle)
 	for i, subnet := range slots {
 		g := awsautoscaling.NewAutoScalingGroup(c, jsii.String(fmt.Sprint("ASG", i+1)), &awsautoscaling.AutoScalingGroupProps{
 			Vpc:                  props.Vpc,
@@ -259,6 +268,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
 		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
 			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
+		c.failures.hearMaster(g)
 		c.groups = append(c.groups, g)
 	}
 	c.nodes.waitFor(c, MasterNodes, c.template, c.shared.Filled())
@@ -280,6 +290,8 @@ func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.gr
 func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
 func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }
 func (c *masterCluster) buckets() RecordingBuckets           { return c.props.RecordingBuckets }
+func (c *masterCluster) interfaces() []awscdk.CfnResource    { return c.enis }
+func (c *masterCluster) launches() *launchFailures           { return c.failures }
 
 func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
 	return c.noTurn != nil || c.turnDomainName() == "", c.noTurn

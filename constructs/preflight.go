@@ -110,12 +110,20 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
 	stack := awscdk.Stack_Of(p)
-	function := newFunction(p, "Function", functions.Preflight,
+	// Of this account's alone: names of buckets are nobody's property, and a parameter may hold any.
+	buckets := allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
+		Resource: jsii.String("*")}), "s3:GetBucketLocation")
+	buckets.AddCondition(jsii.String("StringEquals"), map[string]any{"s3:ResourceAccount": stack.Account()})
+	function := newResponder(p, "Function", functions.Preflight, nil,
 		// None of these can be limited to a resource.
-		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
-			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
-		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
-			Resource: jsii.String("*")}), "s3:GetBucketLocation"),
+		allow("*", "cloudwatch:GetMetricStatistics", "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings",
+			"ec2:DescribeInstanceTypes", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSnapshots",
+			"ec2:DescribeSubnets", "ec2:GetEbsDefaultKmsKeyId"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("servicequotas"), Resource: jsii.String("ec2"),
+			ResourceName: jsii.String("*")}), "servicequotas:GetServiceQuota"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"), ResourceName: jsii.String("*")}),
+			"kms:DescribeKey", "kms:GetKeyPolicy", "kms:ListGrants"),
+		buckets,
 		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
@@ -123,7 +131,9 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("route53"), Region: jsii.String(""), Account: jsii.String(""),
 			Resource: jsii.String("hostedzone"), ResourceName: jsii.String("*")}), "route53:GetHostedZone"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	compliance.Accept(function.Role(), "Which buckets, certificates and zones are given, parameters say at each update; it learns region, names and validity of them.",
+	compliance.Accept(function.Role(), "Which buckets, certificates, zones, keys and quotas count, parameters say at each update; it learns region, names, validity and who may use them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:servicequotas:<AWS::Region>:<AWS::AccountId>:ec2/*]",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:route53:::hostedzone/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")

@@ -70,8 +70,8 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 	if props.RecordingBuckets != nil {
 		settings["S3"] = props.RecordingBuckets.settings()
 	}
+	environment := map[string]*string{"SECRET_ARN": s.secret.SecretArn()}
 	properties := map[string]any{
-		"SecretArn": s.secret.SecretArn(),
 		"Version":   or(props.OpenViduVersion, DefaultOpenViduVersion),
 		"MasterIps": masterIps,
 		"Settings":  settings,
@@ -81,17 +81,28 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 		},
 	}
 	statements := []awsiam.PolicyStatement{
-		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue")}
+		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")}
 	if restored := props.RestoredSecret; restored != nil {
 		arn, readable := restored.SecretArn(), restored.SecretArn()
 		if when := props.RestoredSecretWhen; when != nil {
 			arn = awscdk.Fn_ConditionIf(when.LogicalId(), arn, awscdk.Aws_NO_VALUE()).ToString()
 			readable = awscdk.Fn_ConditionIf(when.LogicalId(), readable, s.secret.SecretArn()).ToString()
 		}
-		properties["RestoredSecretArn"] = arn
-		statements = append(statements, allow(*readable, "secretsmanager:GetSecretValue"))
+		environment["RESTORED_SECRET_ARN"] = arn
+		// A secret that its stack left behind may be encrypted with a key of its own.
+		decrypt := allow(*awscdk.Stack_Of(s).FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"),
+			ResourceName: jsii.String("*")}), "kms:Decrypt")
+		decrypt.AddCondition(jsii.String("StringEquals"), map[string]any{
+			"kms:ViaService":                  awscdk.Fn_Sub(jsii.String("secretsmanager.${AWS::Region}.${AWS::URLSuffix}"), nil),
+			"kms:EncryptionContext:SecretARN": readable,
+		})
+		statements = append(statements, allow(*readable, "secretsmanager:GetSecretValue"), decrypt)
 	}
-	fill := newFunction(s, "Credentials", functions.Credentials, statements...)
+	fill := newResponder(s, "Credentials", functions.Credentials, environment, statements...)
+	if props.RestoredSecret != nil {
+		compliance.Accept(fill.Role(), "Which key encrypts the restored secret is its owner's to choose; of that secret alone, by a condition.",
+			"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]")
+	}
 	if restored := props.RestoredSecret; restored != nil && restored.EncryptionKey() != nil {
 		restored.EncryptionKey().GrantDecrypt(fill)
 	}
