@@ -28,7 +28,7 @@ func TestFunctionsKnowStackAndSecretByThemselves(t *testing.T) {
 		want := map[string]any{
 			"PreflightFunction":     map[string]any{"STACK_ID": stack, "URL_SUFFIX": "amazonaws.com"},
 			"MasterInfoCredentials": filling,
-			"MasterLaunchesFunction": map[string]any{"STACK_ID": stack, "MASTER_WAIT_URL": "MasterReady.", "MEDIA_WAIT_URL": "MediaReady.",
+			"MasterLaunchesFunction": map[string]any{"STACK_ID": stack, "MASTER_WAIT_URL": "MasterReady.", "MEDIA_WAIT_URLS": "MediaReady.", "MEDIA_GROUPS": "OpenViduMediaNodeASG",
 				"MASTER_GROUPS": "OpenViduMasterNodeASG1,OpenViduMasterNodeASG2,OpenViduMasterNodeASG3,OpenViduMasterNodeASG4"},
 		}
 		got := map[string]any{}

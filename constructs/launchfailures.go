@@ -14,15 +14,17 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
-// launchFailures tells a waiting stack why no instance starts: a node that never boots cannot.
+// launchFailures tells a waiting stack why no instance starts: a node that never boots cannot. It is one for the groups of a stack.
 type launchFailures struct {
 	constructs.Construct
 	function awslambda.Function
 	before   []awscdk.CfnResource // what hears, to be there before the first launch
-	masters  []string
+	masters  []string             // the groups that also updates wait for
+	media    []string             // the others
+	urls     []string             // where the others' nodes report, in the same order
 }
 
-func newLaunchFailures(scope constructs.Construct, ready awscdk.CfnWaitConditionHandle) *launchFailures {
+func newLaunchFailures(scope constructs.Construct) *launchFailures {
 	l := &launchFailures{}
 	constructs.NewConstruct_Override(l, scope, jsii.String("Launches"))
 	stack := awscdk.Stack_Of(l)
@@ -31,7 +33,6 @@ func newLaunchFailures(scope constructs.Construct, ready awscdk.CfnWaitCondition
 		allow("*", "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"),
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
 	compliance.Accept(l.function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	l.function.AddEnvironment(jsii.String("MASTER_WAIT_URL"), ready.Ref(), nil)
 	// By the beginning of the groups' names, which CloudFormation makes of the stack's: their references would let the rule
 	// come after the groups, and the first events be missed. The function looks whose group it is.
 	rule := awsevents.NewCfnRule(l, jsii.String("Rule"), &awsevents.CfnRuleProps{
@@ -64,15 +65,23 @@ func (l *launchFailures) hear(group awsautoscaling.AutoScalingGroup) awsautoscal
 }
 
 // hearMaster is hear for a group that also an update waits for.
-func (l *launchFailures) hearMaster(group awsautoscaling.AutoScalingGroup) {
+func (l *launchFailures) hearMaster(group awsautoscaling.AutoScalingGroup, ready awscdk.CfnWaitConditionHandle) {
+	l.function.AddEnvironment(jsii.String("MASTER_WAIT_URL"), ready.Ref(), nil)
 	l.masters = append(l.masters, *l.hear(group).LogicalId())
 	l.function.AddEnvironment(jsii.String("MASTER_GROUPS"), jsii.String(strings.Join(l.masters, ",")), nil)
 }
 
-// hearMedia is hear for the group of Media Nodes, which report to a handle of their own.
+// hearMedia is hear for a group of Media Nodes, which report to a handle of their own.
 func (l *launchFailures) hearMedia(group awsautoscaling.AutoScalingGroup, ready awscdk.CfnWaitConditionHandle) {
-	l.hear(group)
-	l.function.AddEnvironment(jsii.String("MEDIA_WAIT_URL"), ready.Ref(), nil)
+	l.media = append(l.media, *l.hear(group).LogicalId())
+	l.urls = append(l.urls, *ready.Ref())
+	l.function.AddEnvironment(jsii.String("MEDIA_GROUPS"), jsii.String(strings.Join(l.media, ",")), nil)
+	l.function.AddEnvironment(jsii.String("MEDIA_WAIT_URLS"), jsii.String(strings.Join(l.urls, " ")), nil)
+}
+
+// sameStack tells whether one of the two may wait for the other.
+func sameStack(one, other constructs.IConstruct) bool {
+	return *awscdk.Stack_Of(one).Node().Path() == *awscdk.Stack_Of(other).Node().Path()
 }
 
 func (l *launchFailures) ToString() *string { return l.Node().Path() }

@@ -75,6 +75,9 @@ func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domai
 		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
 	})
 	for _, other := range interfaces {
+		if !sameStack(balancer, other) {
+			continue
+		}
 		balancer.Node().DefaultChild().(awscdk.CfnResource).AddResourceDependency(other, nil)
 	}
 	compliance.Accept(balancer, "Access logs take a bucket, which is the account's: see LogAccessLogs of the load balancer.",

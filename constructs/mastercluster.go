@@ -233,7 +233,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		bootstrap.Value("REVISION", *c.shared.Revision()))
 	c.template = newLaunchTemplate(c, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, header)
 
-	c.failures = newLaunchFailures(c, c.nodes.handle)
+	c.failures = newLaunchFailures(c)
 	for i, subnet := range slots {
 		g := awsautoscaling.NewAutoScalingGroup(c, jsii.String(fmt.Sprint("ASG", i+1)), &awsautoscaling.AutoScalingGroupProps{
 			Vpc:                  props.Vpc,
@@ -268,7 +268,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
 		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
 			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
-		c.failures.hearMaster(g)
+		c.failures.hearMaster(g, c.nodes.handle)
 		c.groups = append(c.groups, g)
 	}
 	c.nodes.waitFor(c, MasterNodes, c.template, c.shared.Filled())

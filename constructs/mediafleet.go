@@ -165,7 +165,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
 		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
-	masters.launches().hearMedia(f.fleet, f.nodes.handle)
+	failures := masters.launches()
+	if !sameStack(f, masters) {
+		failures = newLaunchFailures(f)
+	}
+	failures.hearMedia(f.fleet, f.nodes.handle)
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: &f.cpu,

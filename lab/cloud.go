@@ -71,6 +71,7 @@ type Cloud struct {
 	functions map[string]principal // by access key
 	snapshots map[string]string    // files of what they hold, by id
 	addresses map[string]int       // given away, by subnet
+	labels    sync.Mutex           // of versions of secrets: moved by one at a time
 	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
 	ca        []byte
 	workers   chan *worker

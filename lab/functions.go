@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,8 +90,11 @@ func (s *Stack) Invoke(id string, event Event) Answer {
 	if event.PhysicalResourceId != "" {
 		sent["PhysicalResourceId"] = event.PhysicalResourceId
 	}
-	line, _ := json.Marshal(map[string]any{"file": file, "event": sent, "env": map[string]any{
-		"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x"}})
+	environment := map[string]any{"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x",
+		"RESTORED_SECRET_ARN": ""}
+	variables, _ := d.Resolve(cfn.At(d.Resources[function], "Properties", "Environment", "Variables")).(map[string]any)
+	maps.Copy(environment, variables)
+	line, _ := json.Marshal(map[string]any{"file": file, "event": sent, "env": environment})
 
 	w := <-s.Cloud.workers
 	if w == nil {

@@ -50,8 +50,12 @@ func (s *Stack) subjects(r request) []subject {
 		return []subject{{arn("ec2", "volume/"+r.form.Get("VolumeId")), nil}, instance(r.form.Get("InstanceId"))}
 	case "ec2:AttachNetworkInterface":
 		return []subject{{arn("ec2", "network-interface/"+r.form.Get("NetworkInterfaceId")), nil}, instance(r.form.Get("InstanceId"))}
-	case "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue":
+	case "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage":
 		return []subject{{text("SecretId"), nil}}
+	case "servicequotas:GetServiceQuota":
+		return []subject{{arn("servicequotas", "ec2/"+text("QuotaCode")), nil}}
+	case "kms:DescribeKey", "kms:GetKeyPolicy", "kms:ListGrants":
+		return []subject{{arn("kms", "key/"+text("KeyId")), nil}}
 	case "acm:DescribeCertificate":
 		return []subject{{text("CertificateArn"), nil}}
 	case "s3:GetBucketLocation":
@@ -134,8 +138,11 @@ func (s *Stack) allows(statement any, r request, about subject) bool {
 		for key, values := range wanted.(map[string]any) {
 			tag, ok := strings.CutPrefix(key, "aws:ResourceTag/")
 			value := about.tags[tag]
-			if key == "cloudwatch:namespace" {
+			switch key {
+			case "cloudwatch:namespace":
 				value, ok = r.text("Namespace"), true
+			case "s3:ResourceAccount": // all of the lab's buckets are of its one account
+				value, ok = account, true
 			}
 			switch {
 			case ok && operator == "StringEquals":

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -441,12 +442,42 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 			return true
 		}
 		accept("")
+	case "UpdateSecretVersionStage":
+		s.moveCurrent(w, request)
+	case "GetEbsDefaultKmsKeyId": // moto does not know it
+		io.WriteString(w, `<GetEbsDefaultKmsKeyIdResponse><kmsKeyId>alias/aws/ebs</kmsKeyId></GetEbsDefaultKmsKeyIdResponse>`)
+	case "GetServiceQuota": // moto knows the quotas of VPC alone
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		io.WriteString(w, `{"Quota":{"QuotaCode":"L-1216C47A","Value":1152}}`)
 	case "DescribeStacks":
 		accept("<Stacks><member><StackName>" + s.name + "</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>" + s.Status() + "</StackStatus></member></Stacks>")
 	default:
 		return false
 	}
 	return true
+}
+
+// moveCurrent makes a version of a secret the current one if RemoveFromVersionId still is (Secrets Manager API Reference,
+// UpdateSecretVersionStage). moto moves the label, and goes on to answer with the version that was written last: so the content is
+// written again.
+func (s *Stack) moveCurrent(w http.ResponseWriter, r request) {
+	s.Cloud.labels.Lock()
+	defer s.Cloud.labels.Unlock()
+	id := r.text("SecretId")
+	read := func(input map[string]any) map[string]any {
+		input["SecretId"] = id
+		return s.Cloud.call("secretsmanager", "secretsmanager.GetSecretValue", input)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if current := fmt.Sprint(read(map[string]any{})["VersionId"]); r.text("VersionStage") != "AWSCURRENT" || current != r.text("RemoveFromVersionId") {
+		w.WriteHeader(http.StatusBadRequest)
+		must(json.NewEncoder(w).Encode(map[string]string{"__type": "InvalidParameterException",
+			"Message": "Staging label AWSCURRENT is currently attached to version " + current}))
+		return
+	}
+	content := read(map[string]any{"VersionId": r.text("MoveToVersionId")})["SecretString"]
+	s.Cloud.call("secretsmanager", "secretsmanager.PutSecretValue", map[string]any{"SecretId": id, "SecretString": content})
+	io.WriteString(w, "{}")
 }
 
 // Destroy ends all machines.

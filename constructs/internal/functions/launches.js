@@ -38,14 +38,15 @@ exports.handler = async (event) => {
   // The rule's pattern knows the beginning of a name alone, with which names of other stacks' groups may begin too.
   if (tag('stack-id') !== process.env.STACK_ID) return console.log(`${name} is not a group of this stack`);
   const id = tag('logical-id');
-  const masters = process.env.MASTER_GROUPS.split(',').includes(id);
-  const WAIT_URL = masters ? process.env.MASTER_WAIT_URL : process.env.MEDIA_WAIT_URL;
+  const { MASTER_GROUPS = '', MASTER_WAIT_URL, MEDIA_GROUPS = '', MEDIA_WAIT_URLS = '' } = process.env;
+  const masters = MASTER_GROUPS.split(',').includes(id);
+  const address = masters ? MASTER_WAIT_URL : MEDIA_WAIT_URLS.split(' ')[MEDIA_GROUPS.split(',').indexOf(id)];
 
   const { StackStatus, CreationTime, LastUpdatedTime } = await ownStack();
   const creating = StackStatus === 'CREATE_IN_PROGRESS';
   // Of updates, the masters' groups alone wait for signals. A rollback that fails would need more than it gains.
   if (!creating && !(StackStatus === 'UPDATE_IN_PROGRESS' && masters)) return console.log(`${id}: a launch failed, and nothing waits for it: the stack is ${StackStatus}`);
-  if (creating && !WAIT_URL) return console.log(`${id}: a launch failed, and nothing waits for it`);
+  if (creating && !address) return console.log(`${id}: a launch failed, and nothing waits for it`);
 
   const failed = await failures(name, new Date(LastUpdatedTime && !creating ? LastUpdatedTime : CreationTime));
   // The event may come before the activity ends; the next launch that fails brings another one.
@@ -64,7 +65,7 @@ exports.handler = async (event) => {
   if (creating) {
     const Reason = ascii(`${id}: Auto Scaling cannot launch an instance: ${why}`, 1000);
     // Final: the address expired, or is none.
-    return put(WAIT_URL, JSON.stringify({ Status: 'FAILURE', Reason, UniqueId: ascii(`${id} launch`, 64), Data: 'launch' }), 20, [400, 403, 404]);
+    return put(address, JSON.stringify({ Status: 'FAILURE', Reason, UniqueId: ascii(`${id} launch`, 64), Data: 'launch' }), 20, [400, 403, 404]);
   }
   // A signal carries no reason, but the event of the stack shows its id.
   const UniqueId = ascii(`Launch failed: ${why}`, 64);

@@ -41,7 +41,8 @@ const event = (name) => ({ 'detail-type': 'EC2 Instance Launch Unsuccessful', so
 const hear = async (t, of = {}, calls = {}) => {
   const { name, calls: theirs } = group(of);
   const world = await start(t, FILE, { ...theirs, ...calls });
-  Object.assign(world.env, { MASTER_GROUPS: 'OpenViduMasterNodeASG1,OpenViduMasterNodeASG2', MASTER_WAIT_URL: WAIT('masters'), MEDIA_WAIT_URL: WAIT('media') });
+  Object.assign(world.env, { MASTER_GROUPS: 'OpenViduMasterNodeASG1,OpenViduMasterNodeASG2', MASTER_WAIT_URL: WAIT('masters'),
+    MEDIA_GROUPS: 'OpenViduMediaNodeASG,SecondFleet', MEDIA_WAIT_URLS: `${WAIT('media')} ${WAIT('second')}` });
   world.pause = 0.001;
   world.again = () => world.hear(event(name));
   await world.again();
@@ -54,7 +55,7 @@ const silent = (world, why) => {
   assert.match(world.log, why);
 };
 
-for (const [id, kind] of [['OpenViduMasterNodeASG1', 'masters'], ['OpenViduMasterNodeASG2', 'masters'], ['OpenViduMediaNodeASG', 'media']]) {
+for (const [id, kind] of [['OpenViduMasterNodeASG1', 'masters'], ['OpenViduMasterNodeASG2', 'masters'], ['OpenViduMediaNodeASG', 'media'], ['SecondFleet', 'second']]) {
   test(`a quota fails the creation at once, in Auto Scaling's words: ${id}`, async (t) => {
     const world = await hear(t, { id });
     assert.deepEqual(world.fetched, [WAIT(kind)]);
@@ -154,6 +155,10 @@ test("another stack's group, whose name begins alike, is nobody's business", asy
   const world = await hear(t, { stack: STACK.replace('OpenViduHA', 'OpenViduHA-Other') });
   silent(world, /is not a group of this stack/);
   assert.deepEqual(world.called('DescribeScalingActivities'), []);
+});
+
+test('a group of the stack that is none of the cluster is left alone', async (t) => {
+  silent(await hear(t, { id: 'Another' }), /nothing waits for it/);
 });
 
 test('a group that is gone is not of this stack', async (t) => {
