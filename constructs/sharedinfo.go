@@ -72,6 +72,8 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 	}
 	environment := map[string]*string{"SECRET_ARN": s.secret.SecretArn()}
 	properties := map[string]any{
+		// The function takes it from its environment; here it makes CloudFormation fill a secret that replaced another.
+		"SecretArn": s.secret.SecretArn(),
 		"Version":   or(props.OpenViduVersion, DefaultOpenViduVersion),
 		"MasterIps": masterIps,
 		"Settings":  settings,

@@ -40,7 +40,8 @@ const KNOWN = {
 
 const properties = ({ Settings, ...others } = {}) => ({
   ServiceToken: 'arn:aws:lambda:eu-west-1:111122223333:function:Credentials',
-  ServiceTimeout: '600',
+  ServiceTimeout: '900',
+  SecretArn: SECRET,
   Version: '3.9.0',
   MasterIps: ['10.0.0.11', '10.0.1.12', '10.0.2.13', '10.0.0.14'],
   ...others,
@@ -108,18 +109,17 @@ const vault = (text) => {
         if (!own.versions.has(id)) throw awsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret value");
         return { SecretString: own.versions.get(id).text, VersionId: id, VersionStages: [...own.versions.get(id).labels] };
       },
-      PutSecretValue: ({ SecretId, SecretString, ClientRequestToken: id, VersionStages, ...others }) => {
+      PutSecretValue: ({ SecretId, SecretString, ClientRequestToken: id, VersionStages = ['AWSCURRENT'], ...others }) => {
         assert.equal(SecretId, SECRET);
         assert.deepEqual(others, {});
         assert.ok(id.length >= 32 && id.length <= 64, 'Secrets Manager takes no such token');
-        assert.ok(!VersionStages.includes('AWSCURRENT'), 'what somebody else wrote meanwhile would be lost');
         if (own.versions.has(id)) {
           if (own.versions.get(id).text === SecretString) return {};
           throw awsError('ResourceExistsException');
         }
         own.versions.set(id, { text: SecretString, labels: new Set() });
         for (const label of VersionStages) own.label(label, id);
-        if (own.versions.size === 1) own.label('AWSCURRENT', id);
+        if (own.versions.size === 1 && !VersionStages.includes('AWSCURRENT')) own.label('AWSCURRENT', id);
         own.writes += 1;
         own.watch();
         return {};
@@ -284,7 +284,7 @@ Object.assign(OLD, { OPENVIDU_VERSION: '3.9.2', MY_KEY: 'mine', DOMAIN_NAME: KNO
 // Of these the new stack has its own.
 const OWN = ['DOMAIN_NAME', 'LIVEKIT_TURN_DOMAIN_NAME', 'OPENVIDU_PRO_LICENSE', 'OPENVIDU_RTC_ENGINE', 'ENABLED_MODULES',
   ...Object.keys(KNOWN).filter((key) => /_URL$|_PRIVATE_IP$/.test(key))];
-const restoring = {};
+const restoring = { RestoredSecretArn: RESTORED };
 const restored = (answer) => {
   const secret = vault();
   secret.restoring = true;

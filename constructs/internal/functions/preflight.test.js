@@ -420,6 +420,7 @@ for (const [call, { now, log, aws: calls }] of Object.entries(SKIPPED)) {
     if (call === 'GetBucketLocation' && how === 'answers an empty object') continue; // means us-east-1, as the case above has it
     test(`a stack is built although ${call} ${how}, and the log says so`, { timeout: 5000 }, async (t) => {
       const world = await start(t, FILE, aws({ [call]: failing }));
+      Object.assign(world, { pause: 0.1, patience: 0.1 });
       const { RootDeviceName } = await world.succeed(checks(now), 10501);
       assert.equal(RootDeviceName, '/dev/xvda');
       if (!['DescribeCertificate', 'GetHostedZone'].includes(call) || how !== 'answers an empty object') assert.match(world.log, log);
@@ -427,6 +428,7 @@ for (const [call, { now, log, aws: calls }] of Object.entries(SKIPPED)) {
 
     test(`all other problems are told although ${call} ${how}`, { timeout: 5000 }, async (t) => {
       const world = await start(t, FILE, aws({ [call]: failing }));
+      Object.assign(world, { pause: 0.1, patience: 0.1 });
       assert.match(await world.fail(checks({ ...now, MinNumberOfMediaNodes: '10' }), 10501), /^MinNumberOfMediaNodes: '10' /);
     });
   }
@@ -436,6 +438,7 @@ for (const [call, { now, log, aws: calls }] of Object.entries(SKIPPED)) {
 for (const [how, DescribeImages] of Object.entries(FAILURES)) {
   test(`no root device is guessed when DescribeImages ${how}`, { timeout: 5000 }, async (t) => {
     const world = await start(t, FILE, aws({ DescribeImages }));
+    Object.assign(world, { pause: 0.1, patience: 0.1 });
     assert.equal(await world.fail(checks({}, {}), 10501), "AmiId: 'ami-1' could not be read; try again.");
     assert.match(world.log, /AmiId not checked/);
     assert.match(await world.fail(checks({ MinNumberOfMediaNodes: '10' }), 10501), /^AmiId: 'ami-1' .* MinNumberOfMediaNodes: '10' /);
