@@ -58,10 +58,10 @@ const fakeRequire = (send, missing) => (name) => {
 // A function of its own for the test t. aws has a method for each call that may be made, by the name of the call; nothing of
 // what is confidential may be logged or answered.
 const start = async (t, file, aws, confidential = new Set(), missing = undefined) => {
-  const world = { calls: [], log: '', puts: [], refuse: [], pause: 1, patience: 1, waits: [], fetched: [], skipped: 0,
+  const world = { calls: [], log: '', puts: [], refuse: [], pause: 1, patience: 1, answering: 1, waits: [], fetched: [], skipped: 0,
     env: { STACK_ID: STACK, URL_SUFFIX: 'amazonaws.com', SECRET_ARN: SECRET } };
-  // refuse holds how CloudFormation receives the next answers (0: not at all). Pauses and patience of the function are cut to
-  // these parts; waits are the milliseconds that it asked for.
+  // refuse holds how CloudFormation receives the next answers (0: not at all). Pauses of the function, its patience with AWS and with
+  // CloudFormation are cut to these parts; waits are the milliseconds that it asked for.
   const send = async (call, input) => {
     world.calls.push({ call, input });
     if (!aws[call] && call === 'DescribeStacks') return { Stacks: [{ StackStatus: world.status ?? 'CREATE_IN_PROGRESS' }] };
@@ -96,7 +96,8 @@ const start = async (t, file, aws, confidential = new Set(), missing = undefined
       any: (signals) => AbortSignal.any(signals),
       timeout: (ms) => {
         world.waits.push(ms);
-        return AbortSignal.timeout(world.patience === 1 ? ms : Math.ceil(ms * world.patience));
+        // An answer has its own time, 2.5 s: a busy machine needs it.
+        return AbortSignal.timeout(Math.ceil(ms * (ms === 2500 ? world.answering : world.patience)));
       },
     },
     setTimeout: (callback, ms) => {
@@ -105,7 +106,7 @@ const start = async (t, file, aws, confidential = new Set(), missing = undefined
       const timer = setTimeout(() => {
         timers.delete(timer);
         callback();
-      }, ms * world.pause);
+      }, ms * (ms < 60000 ? world.pause : world.late ?? world.pause));
       timers.add(timer);
       return timer;
     },
@@ -398,7 +399,7 @@ const testFrame = (test, file, create, aws, slow) => {
 
   test('an answer that is never received is given up in time', { timeout: 15000 }, async (t) => {
     const world = await start(t, file, aws());
-    Object.assign(world, { pause: 0.01, patience: 0.04 });
+    Object.assign(world, { pause: 0.01, answering: 0.04 });
     const silent = createServer(() => {}).listen(0, '127.0.0.1');
     await once(silent, 'listening');
     t.after(() => { silent.close(); silent.closeAllConnections(); });

@@ -420,16 +420,16 @@ for (const [call, { now, log, aws: calls }] of Object.entries(SKIPPED)) {
     if (call === 'GetBucketLocation' && how === 'answers an empty object') continue; // means us-east-1, as the case above has it
     test(`a stack is built although ${call} ${how}, and the log says so`, { timeout: 5000 }, async (t) => {
       const world = await start(t, FILE, aws({ [call]: failing }));
-      Object.assign(world, { pause: 0.1, patience: 0.1 });
-      const { RootDeviceName } = await world.succeed(checks(now), 10501);
+      world.patience = 0.1;
+      const { RootDeviceName } = await world.succeed(checks(now), 14000);
       assert.equal(RootDeviceName, '/dev/xvda');
       if (!['DescribeCertificate', 'GetHostedZone'].includes(call) || how !== 'answers an empty object') assert.match(world.log, log);
     });
 
     test(`all other problems are told although ${call} ${how}`, { timeout: 5000 }, async (t) => {
       const world = await start(t, FILE, aws({ [call]: failing }));
-      Object.assign(world, { pause: 0.1, patience: 0.1 });
-      assert.match(await world.fail(checks({ ...now, MinNumberOfMediaNodes: '10' }), 10501), /^MinNumberOfMediaNodes: '10' /);
+      world.patience = 0.1;
+      assert.match(await world.fail(checks({ ...now, MinNumberOfMediaNodes: '10' }), 14000), /^MinNumberOfMediaNodes: '10' /);
     });
   }
 }
@@ -438,10 +438,10 @@ for (const [call, { now, log, aws: calls }] of Object.entries(SKIPPED)) {
 for (const [how, DescribeImages] of Object.entries(FAILURES)) {
   test(`no root device is guessed when DescribeImages ${how}`, { timeout: 5000 }, async (t) => {
     const world = await start(t, FILE, aws({ DescribeImages }));
-    Object.assign(world, { pause: 0.1, patience: 0.1 });
-    assert.equal(await world.fail(checks({}, {}), 10501), "AmiId: 'ami-1' could not be read; try again.");
+    world.patience = 0.1;
+    assert.equal(await world.fail(checks({}, {}), 14000), "AmiId: 'ami-1' could not be read; try again.");
     assert.match(world.log, /AmiId not checked/);
-    assert.match(await world.fail(checks({ MinNumberOfMediaNodes: '10' }), 10501), /^AmiId: 'ami-1' .* MinNumberOfMediaNodes: '10' /);
+    assert.match(await world.fail(checks({ MinNumberOfMediaNodes: '10' }), 14000), /^AmiId: 'ami-1' .* MinNumberOfMediaNodes: '10' /);
   });
 }
 
@@ -544,7 +544,7 @@ test('restored slots wait until their addresses are free', async (t) => {
 test('restored slots whose addresses stay in use fail, and tell by what', async (t) => {
   const world = await start(t, FILE, aws({ DescribeNetworkInterfaces: () => ({ NetworkInterfaces: [
     holding('eni-1', 'subnet-a', '10.0.0.11', 'ELB net/old/1'), holding('eni-4', 'subnet-b', '10.0.0.14', '')] }) }));
-  world.pause = 0.01;
+  Object.assign(world, { pause: 0.001, late: 1 });
   const reason = await world.fail(slots(['subnet-a', 'subnet-b'], undefined, RESTORED), 180000);
   assert.equal(reason, "VolumeSnapshotIds: '10.0.0.11' of Master Node 1 is in use by eni-1 (ELB net/old/1), "
     + "'10.0.0.14' of Master Node 4 is in use by eni-4; delete what uses it, then create the stack again.");
