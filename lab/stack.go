@@ -498,7 +498,8 @@ func (s *Stack) Destroy() {
 		os.RemoveAll(m.dir)
 	}
 	for id := range interfaces { // so that their addresses are free
-		s.Cloud.ask("ec2", "application/x-www-form-urlencoded", "", []byte("Action=DeleteNetworkInterface&Version=2016-11-15&NetworkInterfaceId="+id))
+		_, err := s.Cloud.ask("ec2", "application/x-www-form-urlencoded", "", []byte("Action=DeleteNetworkInterface&Version=2016-11-15&NetworkInterfaceId="+id))
+		must(err)
 	}
 	for _, v := range volumes {
 		v.unplug()
