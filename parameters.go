@@ -78,8 +78,8 @@ var parameterTable = []parameter{
 		AllowedPattern:        jsii.String(constructs.VersionPattern),
 		ConstraintDescription: jsii.String("Give a release from 3.8.0 on, like 3.9.0."),
 	}},
-	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin")},
-	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet")},
+	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin", "a random one, in the secret")},
+	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet", "none; make one in OpenVidu Meet")},
 	{sectionCluster, "AdditionalInstallFlags", "Additional install flags", awscdk.CfnParameterProps{
 		Description:           jsii.String("Flags for OpenVidu's installer on all nodes, separated by commas."),
 		Default:               "",
@@ -186,8 +186,8 @@ var parameterTable = []parameter{
 	{sectionRestore, "RestoredSharedInfoArn", "Secret of the restored cluster", awscdk.CfnParameterProps{
 		Description:           jsii.String("ARN of a secret with the content of that cluster's OpenViduSharedInfo: its data needs its credentials. Empty: none. Decided once."),
 		Default:               "",
-		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+$`),
-		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
+		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,512}-[A-Za-z0-9]{6}$`),
+		ConstraintDescription: jsii.String("Give the whole ARN of one secret, or nothing."),
 	}},
 
 	{sectionAlarms, "AlarmTopicArn", "Alarm topic ARN", awscdk.CfnParameterProps{
@@ -220,9 +220,9 @@ func instanceType(nodes string) awscdk.CfnParameterProps {
 	}
 }
 
-func initial(what string) awscdk.CfnParameterProps {
+func initial(what, otherwise string) awscdk.CfnParameterProps {
 	return awscdk.CfnParameterProps{
-		Description:           jsii.String(what + ", at first. Empty: a random one, in the secret. It counts at creation only."),
+		Description:           jsii.String(what + ", at first. Empty: " + otherwise + ". It counts at creation only."),
 		Default:               "",
 		NoEcho:                jsii.Bool(true),
 		AllowedPattern:        jsii.String(constructs.InitialPattern),

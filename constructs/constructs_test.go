@@ -375,6 +375,10 @@ func TestFleetMayLiveInAStackOfItsOwn(t *testing.T) {
 	if got := len(ofType(resources, "AWS::AutoScaling::AutoScalingGroup")); got != 1 {
 		t.Errorf("%d groups", got)
 	}
+	// Launches that fail are that stack's matter.
+	if rules, functions := ofType(resources, "AWS::Events::Rule"), ofType(resources, "AWS::Lambda::Function"); len(rules) != 1 || len(functions) != 1 {
+		t.Errorf("%d rules and %d functions hear of failed launches", len(rules), len(functions))
+	}
 	if got := len(ofType(resources, "AWS::EC2::SecurityGroupIngress")); got != 12 {
 		t.Errorf("%d rules between masters and fleet, want 9 + 3 of the port table", got)
 	}

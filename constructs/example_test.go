@@ -180,6 +180,7 @@ func Example_tags() {
 	// AWS::EC2::NetworkInterface
 	// AWS::EC2::SecurityGroup
 	// AWS::EC2::Volume
+	// AWS::Events::Rule
 	// AWS::IAM::Role
 	// AWS::Lambda::Function
 	// AWS::Logs::LogGroup

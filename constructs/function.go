@@ -2,6 +2,8 @@ package constructs
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
@@ -14,10 +16,18 @@ import (
 	"github.com/openvidu-ha/openvidu-ha/internal/compliance"
 )
 
-// newFunction makes a function for a custom resource. Beside the statements it may write its own log and see whether its stack is rolling back.
-// What it must not take from an event, which anyone may forge who may invoke it, is in its environment.
+// newResponder makes a function for a custom resource. CloudFormation's address for answers is in the event, which whoever may
+// invoke the function may write: so it knows its stack and S3's domain by itself.
+func newResponder(scope constructs.Construct, id, code string, environment map[string]*string, statements ...awsiam.PolicyStatement) (awslambda.Function, *rights) {
+	code = *script(scope, "Frame", functions.Frame) + *script(scope, "Respond", functions.Respond) + code
+	function, rights := newFunction(scope, id, code, environment, statements...)
+	function.AddEnvironment(jsii.String("URL_SUFFIX"), awscdk.Aws_URL_SUFFIX(), nil)
+	return function, rights
+}
+
+// newFunction makes a function. Beside the statements it may write its own log and see the state of its stack, whose id is in
+// its environment.
 func newFunction(scope constructs.Construct, id, code string, environment map[string]*string, statements ...awsiam.PolicyStatement) (awslambda.Function, *rights) {
-	code = *script(scope, "Frame", functions.Frame) + code
 	logs := newLogGroup(scope, id+"Logs", "")
 	rights := newRole(scope, id+"Role", "lambda.amazonaws.com")
 	rights.add(append(statements,
@@ -32,11 +42,14 @@ func newFunction(scope constructs.Construct, id, code string, environment map[st
 		LogGroup:   logs,
 		Role:       rights.role,
 		// An invocation that Lambda put off ends before CloudFormation gives up: it must not change what came after.
-		MaxEventAge: awscdk.Duration_Minutes(jsii.Number(serviceTimeoutMinutes - 1)),
-		Environment: &environment,
+		MaxEventAge: awscdk.Duration_Seconds(jsii.Number(serviceTimeoutMinutes*60 - functionTimeoutSeconds)),
 	})
-	compliance.Accept(function, "CloudFormation alone invokes it, twice or so in an update.", "NIST.800.53.R5-LambdaConcurrency")
-	compliance.Accept(function, "It answers CloudFormation, also when it fails; nobody would read a dead letter.", "NIST.800.53.R5-LambdaDLQ")
+	function.AddEnvironment(jsii.String("STACK_ID"), awscdk.Stack_Of(scope).StackId(), nil)
+	for _, name := range slices.Sorted(maps.Keys(environment)) {
+		function.AddEnvironment(&name, environment[name], nil)
+	}
+	compliance.Accept(function, "It is invoked twice or so in an update, and when launches fail.", "NIST.800.53.R5-LambdaConcurrency")
+	compliance.Accept(function, "It tells CloudFormation, also when it fails; nobody would read a dead letter.", "NIST.800.53.R5-LambdaDLQ")
 	compliance.Accept(function, "It calls AWS alone, and the VPC need have no way there for a function.", "NIST.800.53.R5-LambdaInsideVPC")
 	// The role is an attribute already, and its policy is part of it.
 	function.Node().DefaultChild().(awscdk.CfnResource).AddDeletionOverride(jsii.String("DependsOn"))
@@ -104,12 +117,13 @@ func allow(resource string, actions ...string) awsiam.PolicyStatement {
 	})
 }
 
-// functionTimeoutSeconds is many times what the few calls take; the function answers 10 s before it ends.
-const functionTimeoutSeconds = 60
+// functionTimeoutSeconds is many times what the few calls take. The rest is for waiting: a minute for policies that IAM does not
+// know yet, two for addresses that a deleted stack still holds. The function answers 10 s before it ends.
+const functionTimeoutSeconds = 180
 
-// serviceTimeoutMinutes are enough for Lambda, which tries an invocation that failed three times, within minutes; CloudFormation
-// need not wait its hour.
-const serviceTimeoutMinutes = 10
+// serviceTimeoutMinutes are enough for Lambda, which tries an invocation that failed three times, one and two minutes apart;
+// CloudFormation need not wait its hour.
+const serviceTimeoutMinutes = 15
 
 func newCustomResource(scope constructs.Construct, id, resourceType string, function awslambda.Function, properties map[string]any) awscdk.CustomResource {
 	resource := awscdk.NewCustomResource(scope, &id, &awscdk.CustomResourceProps{

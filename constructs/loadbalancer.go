@@ -59,8 +59,9 @@ func (p *LoadBalancerProps) certificate(scope constructs.Construct, domain *stri
 func (p *LoadBalancerProps) dualStack() bool { return p.IpAddressType == nlb.IpAddressType_DUAL_STACK }
 
 // newLoadBalancer has its security group from the start (none can be added later). Cross-zone: four masters and a scaling
-// fleet never spread evenly over the zones.
-func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domain *string, group awsec2.SecurityGroup) nlb.NetworkLoadBalancer {
+// fleet never spread evenly over the zones. It comes after the masters' interfaces: its own, in the same subnets, take any
+// address, also one that a restored master needs.
+func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domain *string, group awsec2.SecurityGroup, interfaces []awscdk.CfnResource) nlb.NetworkLoadBalancer {
 	subnets := props.VpcSubnets
 	if subnets == nil {
 		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC, OnePerAz: jsii.Bool(true)}
@@ -73,6 +74,12 @@ func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domai
 		CrossZoneEnabled: jsii.Bool(true),
 		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
 	})
+	for _, other := range interfaces {
+		if !sameStack(balancer, other) {
+			continue
+		}
+		balancer.Node().DefaultChild().(awscdk.CfnResource).AddResourceDependency(other, nil)
+	}
 	compliance.Accept(balancer, "Access logs take a bucket, which is the account's: see LogAccessLogs of the load balancer.",
 		"AwsSolutions-ELB2", "NIST.800.53.R5-ELBLoggingEnabled")
 	compliance.Accept(balancer, "It holds no data, and protected it would keep its stack from being deleted.", "NIST.800.53.R5-ELBDeletionProtectionEnabled")

@@ -62,7 +62,7 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	group := newSecurityGroup(m, props.Vpc, mainLoadBalancer, "OpenVidu main load balancer", props.dualStack())
 	open(m, masterNodes, props.Masters.securityGroup(), mainLoadBalancer, group)
 	open(m, mediaNodes, props.Fleet.securityGroup(), mainLoadBalancer, group)
-	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group)
+	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group, props.Masters.interfaces())
 	m.tls = props.certificate(m, props.Masters.domainName())
 
 	toMasters := func(id string, port int) nlb.NetworkTargetGroup {

@@ -41,7 +41,7 @@ type MasterClusterProps struct {
 	// Default: a random one, in the secret (also for "").
 	InitialMeetAdminPassword *string
 	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
-	// Default: a random one, in the secret (also for "").
+	// Default: none (also for ""); an administrator makes one in OpenVidu Meet.
 	InitialMeetApiKey *string
 	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
 	// the other. Default: MinIO on the volumes.
@@ -53,8 +53,9 @@ type MasterClusterProps struct {
 	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
 	// is restored wants the addresses that it was written with. Default: any free ones.
 	PrivateIps *[]*string
-	// RestoredSecret is a secret with the content of another cluster's: the credentials that data in restored volumes was
-	// written with. It is read once, at creation. Default: none, new credentials.
+	// RestoredSecret is another cluster's secret, or one with its content: the credentials, the version and the domain that data
+	// in restored volumes was written with. DomainName must be that domain. It is read once, at creation. Default: none, new
+	// credentials.
 	RestoredSecret awssecretsmanager.ISecret
 	// RestoredSecretWhen decides at deployment whether RestoredSecret is read. Default: always.
 	RestoredSecretWhen awscdk.CfnCondition
@@ -116,6 +117,10 @@ type MasterCluster interface {
 	// installs are the installer's address and additional flags.
 	installs() []bootstrap.Var
 	buckets() RecordingBuckets
+	// interfaces with the fixed addresses.
+	interfaces() []awscdk.CfnResource
+	// launches tells the stack of nodes that never start.
+	launches() *launchFailures
 }
 
 type masterCluster struct {
@@ -128,6 +133,8 @@ type masterCluster struct {
 	volumes   RecordingVolumes
 	props     MasterClusterProps // a copy
 	noTurn    awscdk.CfnCondition
+	enis      []awscdk.CfnResource
+	failures  *launchFailures
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
@@ -232,6 +239,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			eni.SetPrivateIpAddress((*props.PrivateIps)[i])
 		}
 		enis = append(enis, eni.Ref())
+		c.enis = append(c.enis, eni)
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
 	}
 	c.volumes.tagPrivateIps(c.ips)
@@ -266,6 +274,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
 		bootstrap.Value("REVISION", *c.shared.Revision()))
 
+	c.failures = newLaunchFailures(c)
 	for i, subnet := range slots {
 		slot := fmt.Sprint(i + 1)
 		// A launch template for each slot, which says what the node is: tags and metadata can be changed by others.
@@ -311,6 +320,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
 			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
 		reachable(g, props.Vpc, &awsec2.SubnetSelection{Subnets: &[]awsec2.ISubnet{subnet}})
+		c.failures.hearMaster(g, c.nodes.handle)
 		c.groups = append(c.groups, g)
 	}
 	before := []constructs.IDependable{c.shared.Filled()}
@@ -357,6 +367,8 @@ func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.gr
 func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
 func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }
 func (c *masterCluster) buckets() RecordingBuckets           { return c.props.RecordingBuckets }
+func (c *masterCluster) interfaces() []awscdk.CfnResource    { return c.enis }
+func (c *masterCluster) launches() *launchFailures           { return c.failures }
 
 func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
 	return c.noTurn != nil || c.turnDomainName() == "", c.noTurn

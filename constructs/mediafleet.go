@@ -77,6 +77,8 @@ type MediaFleet interface {
 	securityGroup() awsec2.SecurityGroup
 	turnDomainName() string
 	targetCpu() *float64
+	// interfaces of the masters, with the fixed addresses.
+	interfaces() []awscdk.CfnResource
 }
 
 type mediaFleet struct {
@@ -177,6 +179,11 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
 		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
+	failures := masters.launches()
+	if !sameStack(f, masters) {
+		failures = newLaunchFailures(f)
+	}
+	failures.hearMedia(f.fleet, f.nodes.handle)
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: &f.cpu,
@@ -223,6 +230,7 @@ func (f *mediaFleet) ToString() *string                      { return f.Node().P
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
 func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
 func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
+func (f *mediaFleet) interfaces() []awscdk.CfnResource    { return f.masters.interfaces() }
 
 func (f *mediaFleet) endBefore(scopes ...constructs.Construct) {
 	group := f.fleet.Node().DefaultChild().(awscdk.CfnResource)

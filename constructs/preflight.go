@@ -126,22 +126,29 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
 	stack := awscdk.Stack_Of(p)
-	function, _ := newFunction(p, "Function", functions.Preflight, map[string]*string{"StackId": stack.StackId()},
+	// Of this account's alone: names of buckets are nobody's property, and a parameter may hold any.
+	buckets := allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
+		Resource: jsii.String("*")}), "s3:GetBucketLocation")
+	buckets.AddCondition(jsii.String("StringEquals"), map[string]any{"s3:ResourceAccount": stack.Account()})
+	function, _ := newResponder(p, "Function", functions.Preflight, nil,
 		// None of these can be limited to a resource.
-		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
-			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
-		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
-			Resource: jsii.String("*")}), "s3:GetBucketLocation"),
+		allow("*", "cloudwatch:GetMetricStatistics", "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings",
+			"ec2:DescribeInstanceTypes", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSnapshots",
+			"ec2:DescribeSubnets", "ec2:GetEbsDefaultKmsKeyId"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("servicequotas"), Resource: jsii.String("ec2"),
+			ResourceName: jsii.String("*")}), "servicequotas:GetServiceQuota"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"), ResourceName: jsii.String("*")}),
+			"kms:DescribeKey", "kms:GetKeyPolicy", "kms:ListGrants"),
+		buckets,
 		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
 			ResourceName: jsii.String("*")}), "acm:DescribeCertificate"),
-		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"),
-			ResourceName: jsii.String("*")}), "kms:DescribeKey"),
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("route53"), Region: jsii.String(""), Account: jsii.String(""),
 			Resource: jsii.String("hostedzone"), ResourceName: jsii.String("*")}), "route53:GetHostedZone"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	compliance.Accept(function.Role(), "Which buckets, certificates, keys and zones are given, parameters say at each update; it learns region, names and validity of them.",
+	compliance.Accept(function.Role(), "Which buckets, certificates, zones, keys and quotas count, parameters say at each update; it learns region, names, validity and who may use them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:servicequotas:<AWS::Region>:<AWS::AccountId>:ec2/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:route53:::hostedzone/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",

@@ -78,17 +78,24 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 	if props.RecordingBuckets != nil {
 		settings["S3"] = props.RecordingBuckets.settings()
 	}
+	// Which secrets, and what tells whether their data is still there, the function takes from its environment.
+	environment := map[string]*string{
+		"SECRET_ARN":       s.secret.SecretArn(),
+		"MEDIA_SECRET_ARN": s.media.SecretArn(),
+		"MEDIA_KEYS":       jsii.String(strings.Join(mediaKeys, ",")),
+		"VOLUMES_TAG":      volumes.tag(),
+	}
 	ever, deleted := volumes.deletedWhen()
 	var retained any = fmt.Sprint(!ever)
 	if deleted != nil {
 		retained = awscdk.Fn_ConditionIf(deleted.LogicalId(), "false", "true").ToString()
 	}
 	properties := map[string]any{
+		// The function takes them from its environment; here they make CloudFormation fill a secret that replaced another.
 		"SecretArn":       s.secret.SecretArn(),
 		"MediaSecretArn":  s.media.SecretArn(),
 		"MediaKeys":       mediaKeys,
 		"VolumesRetained": retained,
-		"VolumesTag":      volumes.tag(),
 		"Version":         or(props.OpenViduVersion, DefaultOpenViduVersion),
 		"MasterIps":       masterIps,
 		"Settings":        settings,
@@ -98,34 +105,39 @@ func newSharedInfo(scope constructs.Construct, props *MasterClusterProps, master
 		},
 	}
 	statements := []awsiam.PolicyStatement{
-		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"),
-		allow(*s.media.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue")}
+		allow(*s.secret.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
+		allow(*s.media.SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")}
 	if restored := props.RestoredSecret; restored != nil {
-		arn, readable := restored.SecretArn(), restored.SecretArn()
+		arn := restored.SecretArn()
 		if when := props.RestoredSecretWhen; when != nil {
 			arn = awscdk.Fn_ConditionIf(when.LogicalId(), arn, awscdk.Aws_NO_VALUE()).ToString()
-			readable = awscdk.Fn_ConditionIf(when.LogicalId(), readable, s.secret.SecretArn()).ToString()
 		}
-		properties["RestoredSecretArn"] = arn
-		statements = append(statements, allow(*readable, "secretsmanager:GetSecretValue"))
+		environment["RESTORED_SECRET_ARN"] = arn
 	}
-	fill, rights := newFunction(s, "Credentials", functions.Credentials, map[string]*string{
-		"StackId":        awscdk.Stack_Of(s).StackId(),
-		"SecretArn":      s.secret.SecretArn(),
-		"MediaSecretArn": s.media.SecretArn(),
-		"MediaKeys":      jsii.String(strings.Join(mediaKeys, ",")),
-		"VolumesTag":     volumes.tag(),
-	}, statements...)
+	fill, rights := newResponder(s, "Credentials", functions.Credentials, environment, statements...)
+	if restored := props.RestoredSecret; restored != nil {
+		// A secret that its stack left behind may be encrypted with a key of its own.
+		decrypt := allow(*awscdk.Stack_Of(s).FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"),
+			ResourceName: jsii.String("*")}), "kms:Decrypt")
+		conditions := viaService("secretsmanager")
+		conditions["kms:EncryptionContext:SecretARN"] = restored.SecretArn()
+		decrypt.AddCondition(jsii.String("StringEquals"), conditions)
+		rights.addWhen(props.RestoredSecretWhen, "RestoredSecret", allow(*restored.SecretArn(), "secretsmanager:GetSecretValue"), decrypt)
+		if props.RestoredSecretWhen == nil { // what is on a condition cdk-nag does not see
+			compliance.Accept(fill.Role(), "Which key encrypts the restored secret is its owner's to choose; of that secret alone, by a condition.",
+				"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]")
+		}
+		if restored.EncryptionKey() != nil {
+			restored.EncryptionKey().GrantDecrypt(fill)
+		}
+	}
 	s.key.allow(rights, "SecretKey", "secretsmanager", "kms:Decrypt", "kms:GenerateDataKey")
 	if ever {
 		// When the stack is deleted and neither volumes nor snapshots of it are left, so is the secret.
 		rights.addWhen(deleted, "DeleteSecret", allow(*s.secret.SecretArn(), "secretsmanager:DeleteSecret"), allow("*", "ec2:DescribeSnapshots"))
-		if deleted == nil { // what is on a condition cdk-nag does not see
+		if deleted == nil { // as above
 			compliance.Accept(fill.Role(), "DescribeSnapshots cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 		}
-	}
-	if restored := props.RestoredSecret; restored != nil && restored.EncryptionKey() != nil {
-		restored.EncryptionKey().GrantDecrypt(fill)
 	}
 	s.filled = newCustomResource(s, "Fill", "Custom::OpenViduCredentials", fill, properties)
 	return s

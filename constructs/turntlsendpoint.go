@@ -61,7 +61,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	}
 	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer", common.dualStack())
 	open(t, mediaNodes, props.Fleet.securityGroup(), turnLoadBalancer, group)
-	t.balancer = newLoadBalancer(t, &common, domain, group)
+	t.balancer = newLoadBalancer(t, &common, domain, group, props.Fleet.interfaces())
 	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath)
 	keepConnections(targets)
 	t.tls = common.certificate(t, domain)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,8 +109,10 @@ func (s *Stack) run(function string, event any) (answers []string, log string, e
 	s.Cloud.mu.Lock()
 	s.Cloud.functions[key] = principal{stack: s, name: function, role: role}
 	s.Cloud.mu.Unlock()
-	line, _ := json.Marshal(map[string]any{"file": file, "event": event, "env": map[string]any{
-		"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x"}})
+	environment := map[string]any{"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x"}
+	variables, _ := d.Resolve(cfn.At(d.Resources[function], "Properties", "Environment", "Variables")).(map[string]any)
+	maps.Copy(environment, variables)
+	line, _ := json.Marshal(map[string]any{"file": file, "event": event, "env": environment})
 
 	w := <-s.Cloud.workers
 	if w == nil {

@@ -200,6 +200,9 @@ func (s *Stack) implied(r request) (calls []request) {
 			for _, action := range actions {
 				call := request{who: r.who, service: "kms", action: action, input: map[string]any{"KeyId": key}, from: r.from, behalf: map[string]any{
 					"kms:ViaService": service + "." + region + ".amazonaws.com", "aws:ViaAWSService": "true"}}
+				if service == "secretsmanager" { // AWS Secrets Manager User Guide, "Encryption context"
+					call.behalf["kms:EncryptionContext:SecretARN"] = r.text(parameter)
+				}
 				if action == "CreateGrant" {
 					call.behalf["kms:GrantIsForAWSResource"] = "true"
 				}

@@ -518,11 +518,16 @@ func (s *Stack) Destroy() {
 	}
 	all := slices.Clone(s.all)
 	volumes := maps.Clone(s.volumes)
+	interfaces := maps.Clone(s.enis)
 	s.machines = map[string][]*Machine{}
 	s.mu.Unlock()
 	for _, m := range all {
 		m.Terminate(nil)
 		os.RemoveAll(m.dir)
+	}
+	for id := range interfaces { // so that their addresses are free
+		_, err := s.Cloud.ask("ec2", "application/x-www-form-urlencoded", "", []byte("Action=DeleteNetworkInterface&Version=2016-11-15&NetworkInterfaceId="+id))
+		must(err)
 	}
 	for _, v := range volumes {
 		v.unplug()

@@ -24,7 +24,7 @@ func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
 		s.SetSecret(map[string]any{"MINIO_SECRET_KEY": "edited-by-hand"})
 		media, size := s.Machine(MediaGroup), s.Machine(Group(1)).Shell("df --output=size /opt/openvidu | tail -n 1")
 		w := watch(s)
-		if err := s.Update(map[string]any{"DomainName": "new.example.com", "OpenViduCertificateARN": importCertificate("new.example.com"), "DiskSize": 60}); err != nil {
+		if err := s.Update(map[string]any{"RTCEngine": "mediasoup", "DiskSize": 60}); err != nil {
 			t.Error(err)
 		}
 		if most, ever := w.end(); len(most) > 1 || len(ever) != 4 {
@@ -32,7 +32,7 @@ func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
 		}
 		expect(t, "stack", s.Status(), "UPDATE_COMPLETE")
 		checkKept(t, s, 1, 2, 3, 4)
-		checkEverywhere(t, s, "DOMAIN_NAME", "new.example.com")
+		checkEverywhere(t, s, "OPENVIDU_RTC_ENGINE", "mediasoup")
 		checkEverywhere(t, s, "MINIO_SECRET_KEY", "edited-by-hand")
 		if s.Machine(Group(1)).Shell("df --output=size /opt/openvidu | tail -n 1") <= size {
 			t.Error("the file system did not grow with the volume")
@@ -98,6 +98,7 @@ func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
 			"OpenViduVersion":           {"3.10.0", "upgrades nothing"},
 			"OpenViduMasterNodeSubnets": {subnets[1:], "OpenViduMasterNodeSubnets"},
 			"DiskSize":                  {"40", "DiskSize"},
+			"DomainName":                {"new.example.com", "OpenVidu keeps its domain with its data"},
 		} {
 			if err := s.Update(map[string]any{parameter: c.value}); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s: %v", parameter, err)

@@ -162,6 +162,9 @@ install_master() {
         [[ $(jq -r ".$key" <<<"$SECRET") == ?*.* ]] || continue
         flag=turn-domain-name
         ;;
+      MEET_INITIAL_API_KEY) # OpenVidu Meet has none until its administrator makes one, unless one is given
+        [[ $(jq -r ".$key//\"\"" <<<"$SECRET") == ?* ]] || continue
+        ;;
     esac
     value=$(secret "$key")
     flags+=("--${flag/username/user}=$value")
