@@ -242,6 +242,7 @@ install_tools() {
 # Amazon's own Docker is older than the 29.5.3 that OpenVidu wants, and get.docker.com does not know Amazon Linux; on
 # Ubuntu the installer brings Docker.
 install_docker() {
+  block_metadata
   [[ $OS == amzn* ]] || return 0
   install_tools gpg:gnupg2-minimal
   trusted_key https://download.docker.com/linux/centos/gpg /etc/openvidu-docker.asc "$DOCKER_KEY"

@@ -284,7 +284,6 @@ boot() {
   if [[ ! -e $STATE/installed ]]; then
     step read_secret
     if ! mountpoint -q "$OPENVIDU"; then
-      step block_metadata
       step install_docker
       step install_master
       step adopt_volume

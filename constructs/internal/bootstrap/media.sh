@@ -80,7 +80,6 @@ boot() {
   step ship_logs
   if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
-    step block_metadata
     step install_docker
     step install_media
   fi
