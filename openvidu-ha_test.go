@@ -558,7 +558,7 @@ func holdsTogether(t *testing.T, parameters map[string]any, chosen map[string]bo
 	for kind, want := range map[string]int{
 		"AWS::ElasticLoadBalancingV2::LoadBalancer": balancers,
 		"AWS::ElasticLoadBalancingV2::Listener":     4,                            // 443, 1935 and 1945, then port 80 or TURN
-		"AWS::CloudWatch::Alarm":                    number("topic", 5+balancers), // a certificate for each load balancer
+		"AWS::CloudWatch::Alarm":                    number("topic", 6+balancers), // a certificate for each load balancer
 		"AWS::Route53::RecordSet":                   number("zone", balancers),
 		"AWS::DLM::LifecyclePolicy":                 number("snapshots", 1),
 		"AWS::IAM::Role":                            5 + number("snapshots", 1),
@@ -986,6 +986,9 @@ func equalRoles(t *testing.T, what string, parameters map[string]any, without st
 		"MasterRole secretsmanager:UpdateSecretVersionStage OpenViduSharedInfo.",
 		"MasterRole secretsmanager:GetSecretValue MasterInfoMediaSecret.",
 		"MasterRole secretsmanager:PutSecretValue MasterInfoMediaSecret.",
+		"MasterRole secretsmanager:UpdateSecretVersionStage MasterInfoMediaSecret.",
+		"MasterRole secretsmanager:PutSecretValue OpenViduSharedInfo.",
+		"MasterRole secretsmanager:UpdateSecretVersionStage OpenViduSharedInfo.",
 		"MasterRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
 		"MasterRole logs:CreateLogStream MasterInfoLogs.Arn",
 		"MasterRole logs:PutLogEvents MasterInfoLogs.Arn",

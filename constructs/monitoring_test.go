@@ -24,6 +24,7 @@ const cluster = `{"Fn::Sub":"${AWS::StackId}/Masters"}`
 const alarmTable = `
 CertificateExpires     AWS/CertificateManager DaysToExpiry    Minimum LessThanThreshold 30 86400 s x 1
 DrainLong              OpenVidu DrainMinutes      Maximum GreaterThanThreshold 240 300 s x 1 notBreaching
+InstallerChanged       OpenVidu InstallerChanged  Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching
 MastersUnhealthy       AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 4 60 s x 3 breaching
 MediaNodesUnhealthy    AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 2 60 s x 3 breaching
 NodeRetained           AWS/AutoScaling GroupTerminatingRetainedInstances Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching
@@ -69,7 +70,7 @@ func TestAlarmsByDefaultExistAlwaysAndTellNobody(t *testing.T) {
 	made := constructs.NewClusterAlarms(p.stack, jsii.String("Alarms"), &constructs.ClusterAlarmsProps{
 		Masters: masters, Fleet: fleet, LoadBalancer: balancer,
 	})
-	if got := len(*made.Alarms()); got != 6 {
+	if got := len(*made.Alarms()); got != 7 {
 		t.Errorf("%d alarms are handed out", got)
 	}
 	resources := p.resources()
@@ -143,7 +144,7 @@ func TestAlarmsTellTheTopicWhereTheirConditionHolds(t *testing.T) {
 			})
 			template := p.template("Own")
 			alarms := alarmsOf(template.Resources)
-			if len(alarms) != 7 {
+			if len(alarms) != 8 {
 				t.Errorf("alarms: %v", slices.Sorted(maps.Keys(alarms)))
 			}
 			for id, alarm := range alarms {
