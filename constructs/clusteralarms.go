@@ -26,6 +26,7 @@ const (
 	metricDimension = "Cluster"
 	metricDiskUsed  = "disk_used_percent" // of a data volume, or a root volume
 	metricDrain     = "DrainMinutes"      // since a Media Node began to drain
+	metricInstaller = "InstallerChanged"  // another SHA-256 than the first node of the release had
 
 	// metricRetained is Auto Scaling's own: nodes that stay because their drain was abandoned.
 	metricRetained = "GroupTerminatingRetainedInstances"
@@ -107,6 +108,14 @@ func NewClusterAlarms(scope constructs.Construct, id *string, props *ClusterAlar
 		Threshold:          jsii.Number(longDrainMinutes),
 		EvaluationPeriods:  jsii.Number(1),
 		TreatMissingData:   awscloudwatch.TreatMissingData_NOT_BREACHING, // nothing drains
+	})
+	a.add("InstallerChanged", props.Condition, &awscloudwatch.AlarmProps{
+		AlarmDescription: jsii.String("A node met another installer than the first node of the same release: see its log. OpenVidu may have published the release anew; " +
+			"if it did not, somebody else may have."),
+		Metric:            clusterMetric(props.Masters, metricInstaller),
+		Threshold:         jsii.Number(1),
+		EvaluationPeriods: jsii.Number(1),
+		TreatMissingData:  awscloudwatch.TreatMissingData_NOT_BREACHING, // only a difference is reported
 	})
 	a.add("NodeRetained", props.Condition, &awscloudwatch.AlarmProps{
 		AlarmDescription: jsii.String("A Media Node still carried calls after 48 hours of draining. Auto Scaling keeps it running, and you pay for it, until you end it: " +

@@ -24,6 +24,7 @@ const cluster = `{"Fn::Sub":"${AWS::StackId}/Masters"}`
 const alarmTable = `
 CertificateExpires     AWS/CertificateManager DaysToExpiry    Minimum LessThanThreshold 30 86400 s x 1
 DrainLong              OpenVidu DrainMinutes      Maximum GreaterThanThreshold 240 300 s x 1 notBreaching
+InstallerChanged       OpenVidu InstallerChanged  Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching
 MastersUnhealthy       AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 4 60 s x 3 breaching
 MediaNodesUnhealthy    AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 2 60 s x 3 breaching
 NodeRetained           AWS/AutoScaling GroupTerminatingRetainedInstances Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching

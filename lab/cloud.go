@@ -34,6 +34,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -44,6 +45,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/iam"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/registry"
 )
@@ -240,6 +243,55 @@ func (c *Cloud) newImages() error {
 	return nil
 }
 
+// publishers are those whose keys the scripts know; the lab has not what only they can sign with.
+var publishers = regexp.MustCompile(`(?m)^(DOCKER|AGENT)_KEY=[0-9A-F]{40}$`)
+
+// newKey makes the key that the lab publishes and signs with, and gives a template whose scripts know it in the place of the publishers'.
+func (c *Cloud) newKey(source cfn.Template) cfn.Template {
+	gpg := func(arguments ...string) string {
+		output, err := run("gpg", append([]string{"--homedir", filepath.Join(c.Dir, "gpg"), "--batch", "--yes", "--passphrase", "", "-q"}, arguments...)...)
+		must(err)
+		return output
+	}
+	must(os.MkdirAll(filepath.Join(c.Dir, "gpg"), 0o700))
+	gpg("--quick-gen-key", "lab", "ed25519", "sign", "never")
+	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
+	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
+	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
+	return scripts(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) }).(map[string]any)
+}
+
+var packedScript = regexp.MustCompile(`(?m)^source <\(base64 .*\n`)
+
+// scripts gives a copy of a template's value with its packed scripts changed.
+func scripts(value any, change func(script string) string) any {
+	switch v := value.(type) {
+	case cfn.Template:
+		return scripts(map[string]any(v), change)
+	case map[string]any:
+		copied := map[string]any{}
+		for key, one := range v {
+			copied[key] = scripts(one, change)
+		}
+		return copied
+	case []any:
+		copied := []any{}
+		for _, one := range v {
+			copied = append(copied, scripts(one, change))
+		}
+		return copied
+	case string:
+		return packedScript.ReplaceAllStringFunc(v, func(line string) string {
+			clear, err := packed.Unpack(line)
+			must(err)
+			line, err = packed.Pack(change(clear))
+			must(err)
+			return line
+		})
+	}
+	return value
+}
+
 // certificate signed by itself.
 func certificate(names ...string) (certificate, key []byte) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -287,6 +339,10 @@ func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	case registryHost:
 		c.Registry.ServeHTTP(w, r)
 	case agentHost:
+		if name := path.Base(r.URL.Path); strings.HasSuffix(name, ".sig") || strings.HasSuffix(name, ".gpg") {
+			http.ServeFile(w, r, filepath.Join(c.Dir, "key"+path.Ext(name)))
+			return
+		}
 		if !agentPath.MatchString(r.URL.Path) {
 			http.NotFound(w, r)
 			return
@@ -295,6 +351,10 @@ func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	case amazonHost:
 		archive("amazon-cloudwatch-agent_1.300.deb")
 	case dockerHost, ubuntuHost:
+		if path.Base(r.URL.Path) == "gpg" {
+			http.ServeFile(w, r, filepath.Join(c.Dir, "key.gpg"))
+			return
+		}
 		archive(filepath.Base(r.URL.Path))
 	case getDockerHost:
 		http.ServeFile(w, r, "standins/get-docker")

@@ -84,6 +84,7 @@ func TestMain(m *testing.M) {
 	must(err)
 	must(json.Unmarshal(content, &parameters))
 	cloud = NewCloud(dir)
+	source = cloud.newKey(source)
 	newNetwork()
 	explicit := false
 	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
@@ -136,7 +137,7 @@ func prepare() {
 	var missing []string
 	for command, from := range map[string]string{"moto_server": "pip install 'moto[server]'", "aws": "pip install awscli", "node": "nodejs", "npm": "npm", "ip": "iproute2", "nsenter": "util-linux",
 		"losetup": "mount", "mkfs.xfs": "xfsprogs", "mkfs.ext4": "e2fsprogs", "xfs_io": "xfsprogs", "jq": "jq", "curl": "curl", "python3": "python3", "mmdebstrap": "mmdebstrap",
-		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables"} {
+		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables", "gpg": "gpg"} {
 		if _, err := exec.LookPath(command); err != nil {
 			missing = append(missing, fmt.Sprintf("%s (%s)", command, from))
 		}

@@ -39,6 +39,12 @@ func TestLogsOutliveTheirNodes(t *testing.T) {
 				if text := errors(); strings.Contains(text, "starting") || strings.Contains(text, "aBcD1234") {
 					t.Errorf("what is no error, or tells a password, was sent: %s", text)
 				}
+				// OpenVidu 3.9 collects the errors of the whole cluster on masters.
+				master.Shell("mkdir -p /var/log/openvidu; echo 'media-node-1 lost its disk' >>/var/log/openvidu/nodes_errors.log; echo 'mongodb://admin:aBcD1234@10.0.0.1/ refused' >>/var/log/openvidu/nodes_errors.log")
+				const collected = "/nodes_errors"
+				eventually(t, "the errors that OpenVidu collected", func() bool {
+					return streams(s)["master-1/"+master.Id+collected] == "media-node-1 lost its disk\n"
+				})
 				s.Kill(Group(1), nil)
 				ready(t, s, 1)
 				if !strings.Contains(streams(s)[boot], "== healthy") {

@@ -131,6 +131,7 @@ func (m *Machine) create(userData string) {
 		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/yum.repos.d"), 0o755))
 	} else {
 		put("usr/bin/snap", standin("snap"), 0o755)
+		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/apt/sources.list.d"), 0o755))
 		put("etc/apt/sources.list", "deb [trusted=yes] http://archive.ubuntu.com/ubuntu ./\n", 0o644)
 	}
 	put("var/lib/cloud/instance/scripts/part-001", userData, 0o700)

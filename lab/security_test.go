@@ -110,7 +110,7 @@ func TestMastersSpeakFromTheirFixedIps(t *testing.T) {
 			expect(t, fmt.Sprint("peers of slot ", slot), m.Shell("sort -u /opt/openvidu/data/*/peers | grep -v 127.0.0.1 | sort | paste -sd,"), strings.Join(others, ","))
 		}
 		m := s.Machine(Group(1))
-		replicas := m.Shell(". /opt/openvidu/config/node/master_node.env; docker exec redis redis-cli -p 7000 -a \"$REDIS_PASSWORD\" --no-auth-warning info replication | grep -o 'ip=[0-9.]*' | sort | paste -sd,")
+		replicas := m.Shell(". /opt/openvidu/config/node/master_node.env; exec 3<>/dev/tcp/127.0.0.1/7000; printf 'AUTH %s\\r\\nINFO replication\\r\\nQUIT\\r\\n' \"$REDIS_PASSWORD\" >&3; grep -o 'ip=[0-9.]*' <&3 | sort | paste -sd,")
 		var want []string
 		for _, ip := range fixed[1:] {
 			want = append(want, "ip="+ip)

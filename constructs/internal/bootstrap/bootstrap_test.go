@@ -78,9 +78,10 @@ func TestHeaderQuotesEveryValue(t *testing.T) {
 // set -u would end a node at the first use of a name that nobody assigns.
 func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
 	common := []Var{Value("REGION", ""), Value("URL_SUFFIX", ""), Value("STACK", ""), Value("CLUSTER", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""),
-		Value("WAIT_URL", ""), Value("BEFORE_START", ""), List("MASTER_IPS", ""), Value("INSTALLER_URL", ""), Value("INSTALL_FLAGS", "")}
+		Value("WAIT_URL", ""), Value("BEFORE_START", ""), List("MASTER_IPS", ""), Value("INSTALLER_URL", ""), Value("INSTALL_FLAGS", ""),
+		Value("REQUIRE_SAME_INSTALLER", ""), Value("BLOCK_CONTAINER_METADATA", "")}
 	for name, text := range map[string]string{
-		"master": Header(append(common, Value("SLOT", ""), Value("ENI_ID", ""), Value("VOLUME_ID", ""), Value("FIXED_IP", ""), Value("GROUP", ""), Value("DISK_SIZE", ""), Value("REVISION", ""))...) + unpacked(t, Master),
+		"master": Header(append(common, Value("SLOT", ""), Value("ENI_ID", ""), Value("VOLUME_ID", ""), Value("FIXED_IP", ""), Value("GROUP", ""), Value("DISK_SIZE", ""), Value("REVISION", ""), Value("MEDIA_SECRET_ARN", ""))...) + unpacked(t, Master),
 		"media":  Header(append(common, Value("DRAIN_HOOK", ""), Value("READY_HOOK", ""))...) + unpacked(t, Media),
 	} {
 		file := parsed(t, name, text)

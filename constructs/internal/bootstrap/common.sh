@@ -118,6 +118,29 @@ signal() {
   [[ -z $REFUSED ]] || say 'no stack update waits'
 }
 
+# Who publishes what: Docker Docs, Install Docker Engine on CentOS; Amazon CloudWatch User Guide, Verifying the signature of the
+# CloudWatch agent package.
+DOCKER_KEY=060A61C51B558A7F742B77AAC52FEB6B621E9F35
+AGENT_KEY=937616F3450B7D806CBD9725D58167303B789C72
+
+# trusted_key URL FILE FINGERPRINT: the file takes the key, if it holds that one and no other.
+trusted_key() {
+  local found
+  install -d -m 700 "$STATE/gpg"
+  retry 20 15 download "$1" "$2"
+  found=$(gpg --homedir "$STATE/gpg" --batch -q --show-keys --with-colons "$2" | awk -F: '$1=="pub"{p=1}p&&$1=="fpr"{print $10;p=0}') || :
+  [[ $found == "$3" ]] || die "$1 holds the key '${found//$'\n'/ }', not $3"
+}
+
+# signed_agent BUCKET: Amazon Linux's own repository signs its packages.
+signed_agent() {
+  local from
+  from=$1/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb
+  trusted_key "$1/assets/amazon-cloudwatch-agent.gpg" "$STATE/agent.asc" "$AGENT_KEY" && retry 3 15 download "$from" "$package" &&
+    retry 3 15 download "$from.sig" "$package.sig" && gpg --homedir "$STATE/gpg" --batch -q --import "$STATE/agent.asc" &&
+    gpg --homedir "$STATE/gpg" --batch -q --verify "$package.sig" "$package"
+}
+
 # start_agent: CloudWatch's own agent sends this log and OpenVidu's errors, line by line, and how full the disks are. The
 # node does its work without it too.
 start_agent() {
@@ -125,16 +148,18 @@ start_agent() {
   if [[ ! -d $agent ]]; then
     [[ $OS == amzn* ]] || {
       package=$STATE/agent.deb
-      retry 3 15 download "https://amazoncloudwatch-agent-$REGION.s3.$REGION.$URL_SUFFIX/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb" "$package"
+      signed_agent "https://amazoncloudwatch-agent-$REGION.s3.$REGION.$URL_SUFFIX" || return
     }
     retry 3 15 install_packages "$package" || return
   fi
   jq -n --arg group "$LOG_GROUP" --arg node "$NODE/$INSTANCE_ID" --arg cluster "$CLUSTER" --arg log "$LOG" '
 def logs($path;$name): {file_path:$path,log_group_name:$group,log_stream_name:"\($node)/\($name)"};
+{type:"exclude",expression:"://[^/ ]*:[^/ ]*@|access_token="} as $private|
 {agent:{omit_hostname:true},
 logs:{logs_collected:{files:{collect_list:[logs($log;"boot"),
+logs("/var/log/openvidu/nodes_errors.log";"nodes_errors")+{filters:[$private]},
 logs("/var/lib/docker/containers/*/*-json.log";"errors")+{publish_multi_logs:true,filters:[{type:"include",expression:"(?i)error|fatal|panic"},
-{type:"exclude",expression:"://[^/ ]*:[^/ ]*@|access_token="}]}]}}},
+$private]}]}}},
 metrics:{namespace:"OpenVidu",aggregation_dimensions:[["Cluster"]],metrics_collected:{disk:{measurement:["used_percent"],
 resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$cluster}}}}}' >"$config"
   "$agent/bin/amazon-cloudwatch-agent-ctl" -a fetch-config -m ec2 -s -c "file:$config"
@@ -262,11 +287,13 @@ install_docker() {
     [[ -z ${have:-} ]] || retry 20 15 install_packages docker-ce{,-cli}="5:$wanted*" containerd.io
     return
   fi
+  install_tools gpg:gnupg2-minimal
+  trusted_key https://download.docker.com/linux/centos/gpg /etc/openvidu-docker.asc "$DOCKER_KEY"
   cat >/etc/yum.repos.d/docker-ce.repo <<'REPO'
 [docker-ce-stable]
 baseurl=https://download.docker.com/linux/centos/9/$basearch/stable
 gpgcheck=1
-gpgkey=https://download.docker.com/linux/centos/gpg
+gpgkey=file:///etc/openvidu-docker.asc
 REPO
   retry 20 15 install_packages docker-ce{,-cli}"${wanted:+-$wanted}" containerd.io
   systemctl enable -q --now docker
@@ -315,7 +342,9 @@ UNIT
   [[ ! -s $daemon ]] || was=$(<"$daemon")
   mkdir -p "${daemon%/*}"
   jq '."cgroup-parent"="openvidu.slice"' <<<"$was" >"$daemon.new"
-  cmp -s "$daemon.new" "$daemon" || { mv "$daemon.new" "$daemon" && systemctl try-restart docker; }
+  cmp -s "$daemon.new" "$daemon" && return
+  mv "$daemon.new" "$daemon"
+  ! systemctl -q is-active docker || systemctl restart docker # an image may bring it
 }
 
 fetch_secret() {
@@ -372,11 +401,25 @@ try_installer() {
 # agent enable|disable: also for the boots to come.
 agent() { systemctl "$1" -q --now amazon-cloudwatch-agent 2>/dev/null || :; }
 
+# same_installer ROLE: every scale-out runs what OpenVidu's server answers, as root. The first Master Node of a release noted what that was.
+same_installer() {
+  local was now
+  now=$(sha256sum <"$STATE/installer.sh")
+  was=$(jq -r --arg k "INSTALLER_${1^^}_$RELEASE" '.[$k]//""' <<<"$SECRET")
+  [[ -n $was && $was != "${now%% *}" ]] || return 0
+  say "WARNING: the installer of $1 nodes of $RELEASE has the SHA-256 ${now%% *}; noted is $was"
+  aws cloudwatch put-metric-data --namespace OpenVidu --metric-name InstallerChanged --dimensions "Cluster=$CLUSTER" --value 1 || :
+  [[ $REQUIRE_SAME_INSTALLER != true ]] ||
+    die "RequireSameInstaller refuses it; if OpenVidu published $RELEASE anew, take INSTALLER_${1^^}_$RELEASE out of the secret"
+}
+
 # download_installer master|media: the version is the cluster's, not this template's.
 download_installer() {
   RELEASE=$(secret OPENVIDU_VERSION)
   [[ $RELEASE =~ ^[0-9]+(\.[0-9]+){2}$ ]] || die "OPENVIDU_VERSION '$RELEASE' is not like 3.9.0"
+  note_installers
   retry 10 15 fetch_installer "$1"
+  same_installer "$1"
 }
 
 # install_openvidu master|media FLAG…

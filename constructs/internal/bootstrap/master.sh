@@ -152,6 +152,17 @@ MEET_KEYS=(MEET_INITIAL_{ADMIN_PASSWORD,API_KEY})
 # Of a cluster that keeps recordings in S3; the installer has no flags for them.
 S3_KEYS=(EXTERNAL_S3_{ENDPOINT,REGION,PATH_STYLE_ACCESS,BUCKET_APP_DATA,BUCKET_CLUSTER_DATA})
 
+# note_installers: of a release that no node of this cluster was installed with before. Who noted first counts.
+note_installers() {
+  local role sum
+  for role in master media; do
+    [[ $(jq --arg k "INSTALLER_${role^^}_$RELEASE" 'has($k)' <<<"$SECRET") != true ]] || continue
+    retry 10 15 fetch_installer "$role"
+    sum=$(sha256sum <"$STATE/installer.sh")
+    change '.[$k]//=$v' --arg k "INSTALLER_${role^^}_$RELEASE" --arg v "${sum%% *}"
+  done
+}
+
 install_master() {
   local key value flag flags=()
   for key in "${CLUSTER_KEYS[@]}" "${MEET_KEYS[@]}" REDIS_PASSWORD; do
@@ -162,6 +173,9 @@ install_master() {
       LIVEKIT_TURN_DOMAIN_NAME)
         [[ $(jq -r ".$key" <<<"$SECRET") == ?*.* ]] || continue
         flag=turn-domain-name
+        ;;
+      MEET_INITIAL_API_KEY) # OpenVidu Meet has none until its administrator makes one, unless one is given
+        [[ $(jq -r ".$key//\"\"" <<<"$SECRET") == ?* ]] || continue
         ;;
     esac
     value=$(secret "$key")

@@ -61,6 +61,13 @@ masters_answer() {
   die "no Redis (port 7000) on ${MASTER_IPS[*]}"
 }
 
+noted() { fetch_secret && [[ $(jq --arg k "INSTALLER_MEDIA_$RELEASE" 'has($k)' <<<"$SECRET") == true ]]; }
+
+# note_installers: the masters do. Media Nodes boot beside them: those that must see the same installer wait for it.
+note_installers() {
+  [[ $REQUIRE_SAME_INSTALLER != true ]] || retry 90 10 noted || die "no master has noted the installer of $RELEASE"
+}
+
 install_media() {
   local ip password
   ip=$(retry 10 5 imds local-ipv4 "$AN_ADDRESS")

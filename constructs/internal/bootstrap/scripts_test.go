@@ -223,9 +223,9 @@ func secretOf(t *testing.T, root, name string) map[string]string {
 func TestMastersThatSaveAtOnceLoseNothing(t *testing.T) {
 	root := secretNode(t, `{"DOMAIN_NAME":"a.example.com","REDIS_PASSWORD":"r","OPENVIDU_VERSION":"3.8.0"}`, `{}`)
 	var all sync.WaitGroup
-	for slot := range 4 {
+	for slot := range 3 {
 		all.Go(func() {
-			for i := range 3 {
+			for i := range 2 {
 				key := fmt.Sprintf("KEY_%d_%d", slot, i)
 				if output, err := call(t, root, "master", fmt.Sprintf("NODE=master-%d; sleep() { command sleep 0.$RANDOM; }; main tool store_secret save %s 'it is %[2]s'", slot+1, key)); err != nil || output != "it is "+key+"\n" {
 					t.Errorf("%s: %q, %v", key, output, err)
@@ -235,8 +235,8 @@ func TestMastersThatSaveAtOnceLoseNothing(t *testing.T) {
 	}
 	all.Wait()
 	secret := secretOf(t, root, "main")
-	for slot := range 4 {
-		for i := range 3 {
+	for slot := range 3 {
+		for i := range 2 {
 			key := fmt.Sprintf("KEY_%d_%d", slot, i)
 			expect(t, key, secret[key], "it is "+key)
 		}
@@ -344,5 +344,129 @@ busy() { return 1; }
 	output, err := call(t, root, "media", "busy || :; BUSY=(0 0); if busy; then echo busy; else echo idle; fi; all=${BUSY[1]}; BUSY=(${BUSY[0]} 0); if busy; then echo busy; fi")
 	if err != nil || !strings.HasSuffix(output, "busy\n") {
 		t.Errorf("%q, %v", output, err)
+	}
+}
+
+func TestInstallersOfAReleaseStayTheSame(t *testing.T) {
+	setUp := func(t *testing.T) string {
+		root := secretNode(t, `{"OPENVIDU_VERSION":"3.9.0","REDIS_PASSWORD":"r"}`, `{"OPENVIDU_VERSION":"3.9.0","REDIS_PASSWORD":"r"}`)
+		aws := read(t, filepath.Join(root, "bin/aws"))
+		write(t, filepath.Join(root, "bin/aws"), strings.Replace(aws, "\n", "\n[[ $1 != cloudwatch ]] || { echo \"$*\" >>\"${0%/*}/../metrics\"; exit; }\n", 1))
+		write(t, filepath.Join(root, "metrics"), "")
+		return root
+	}
+	install := func(t *testing.T, root, role, arn, published, lines string) (string, error) {
+		return call(t, root, role, "SECRET_ARN="+arn+" RELEASE=3.9.0\ndownload() { echo \"# $1 "+published+"\" >\"$2\"; }\n"+lines+`
+fetch_secret
+note_installers
+fetch_installer `+role+`
+same_installer `+role+` 2>&1`)
+	}
+	metrics := func(t *testing.T, root string) int {
+		return strings.Count(read(t, filepath.Join(root, "metrics")), "InstallerChanged")
+	}
+	t.Run("the first master notes both, Media Nodes see theirs", func(t *testing.T) {
+		root := setUp(t)
+		for range 2 {
+			if said, err := install(t, root, "master", "arn:main", "first", ""); err != nil || said != "" {
+				t.Fatalf("%v: %s", err, said)
+			}
+		}
+		media := secretOf(t, root, "media")
+		if len(media["INSTALLER_MEDIA_3.9.0"]) != 64 || media["INSTALLER_MASTER_3.9.0"] == media["INSTALLER_MEDIA_3.9.0"] {
+			t.Errorf("Media Nodes read %v", media)
+		}
+		if said, err := install(t, root, "media", "arn:media", "first", ""); err != nil || said != "" {
+			t.Errorf("%v: %s", err, said)
+		}
+		expect(t, "metrics", fmt.Sprint(metrics(t, root)), "0")
+	})
+	t.Run("another one is told, and refused where that is asked for", func(t *testing.T) {
+		root := setUp(t)
+		if _, err := install(t, root, "master", "arn:main", "first", ""); err != nil {
+			t.Fatal(err)
+		}
+		noted := secretOf(t, root, "main")["INSTALLER_MEDIA_3.9.0"]
+		said, err := install(t, root, "media", "arn:media", "second", "")
+		if err != nil || !strings.Contains(said, "noted is "+noted) || metrics(t, root) != 1 {
+			t.Errorf("%v, %d metrics: %s", err, metrics(t, root), said)
+		}
+		said, err = install(t, root, "media", "arn:media", "second", "REQUIRE_SAME_INSTALLER=true")
+		if err == nil || !strings.Contains(said, "take INSTALLER_MEDIA_3.9.0 out of the secret") || metrics(t, root) != 2 {
+			t.Errorf("%v, %d metrics: %s", err, metrics(t, root), said)
+		}
+		expect(t, "what is noted", secretOf(t, root, "main")["INSTALLER_MEDIA_3.9.0"], noted)
+	})
+	t.Run("a Media Node that boots first waits for the note", func(t *testing.T) {
+		root := setUp(t)
+		if said, err := install(t, root, "media", "arn:media", "first", "REQUIRE_SAME_INSTALLER=true"); err == nil {
+			t.Errorf("it went on: %s", said)
+		}
+		if said, err := install(t, root, "media", "arn:media", "first", ""); err != nil || said != "" {
+			t.Errorf("%v: %s", err, said)
+		}
+	})
+}
+
+func TestKeysAreThoseThatAreKnown(t *testing.T) {
+	gpg, err := exec.LookPath("gpg")
+	if err != nil {
+		t.Fatal("gpg is missing: apt-get install gpg")
+	}
+	root := testNode(t, nil)
+	run := func(home string, arguments ...string) string {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(root, home), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		output, err := exec.Command(gpg, append([]string{"--homedir", filepath.Join(root, home), "--batch", "--passphrase", "", "-q"}, arguments...)...).Output()
+		if err != nil {
+			t.Fatal(arguments, err)
+		}
+		return string(output)
+	}
+	served := filepath.Join(root, "served")
+	fingerprints := map[string]string{}
+	for _, name := range []string{"own", "other"} {
+		run(name, "--quick-gen-key", name, "ed25519", "sign", "never")
+		write(t, served+name, run(name, "--armor", "--export"))
+		for _, line := range strings.Split(run(name, "--with-colons", "--list-keys"), "\n") {
+			if fields := strings.Split(line, ":"); fields[0] == "fpr" && fingerprints[name] == "" {
+				fingerprints[name] = fields[9]
+			}
+		}
+		t.Cleanup(func() {
+			_ = exec.Command("gpgconf", "--homedir", filepath.Join(root, name), "--kill", "gpg-agent").Run()
+		})
+	}
+	write(t, served+"both", read(t, served+"own")+read(t, served+"other"))
+	write(t, served+"deb", "package")
+	write(t, served+"forged", "another")
+	for _, name := range []string{"own", "other"} {
+		run(name, "--detach-sign", "-o", served+name+".sig", served+"deb")
+	}
+	for name, good := range map[string]bool{"own": true, "other": false, "both": false, "deb": false} {
+		_, err := call(t, root, "media", "mkdir -p -m 700 $STATE/gpg; download() { cp \"$1\" \"$2\"; }; trusted_key "+served+name+" $ROOT/key "+fingerprints["own"])
+		if (err == nil) != good {
+			t.Errorf("a file with the key %s: %v", name, err)
+		}
+	}
+	for _, c := range []struct {
+		key, deb, signature string
+		good                bool
+	}{{"own", "deb", "own", true}, {"own", "forged", "own", false}, {"own", "deb", "other", false}, {"other", "deb", "other", false}} {
+		_, err := call(t, root, "media", `rm -rf $STATE/gpg; dpkg() { echo amd64; }; package=$ROOT/package AGENT_KEY=`+fingerprints["own"]+`
+download() {
+  case $1 in
+    *.gpg) cp `+served+c.key+` "$2" ;;
+    *.deb) cp `+served+c.deb+` "$2" ;;
+    *.sig) cp `+served+c.signature+`.sig "$2" ;;
+  esac
+}
+signed_agent https://bucket.test || exit 1`)
+		_ = exec.Command("gpgconf", "--homedir", filepath.Join(root, "state/gpg"), "--kill", "all").Run()
+		if (err == nil) != c.good {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }
