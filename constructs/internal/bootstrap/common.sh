@@ -100,7 +100,7 @@ publish() {
 answered() {
   local words
   REFUSED=
-  words=$("${@:2}" 2>&1) && return
+  words=$("${@:2}" 2>&1) && return 0 # a return without a number gives, below a trap, the status before the trap
   say "$words"
   [[ $words =~ $1 ]] && REFUSED=yes
 }
@@ -281,7 +281,10 @@ install_docker() {
   if have=$(docker --version 2>/dev/null); then
     have=${have#Docker version }
     version=$(printf '%s\n' "$wanted" "${have%%,*}" | sort -V | tail -n 1)
-    [[ $version != "${have%%,*}" ]] || return 0
+    if [[ $version == "${have%%,*}" ]]; then
+      systemctl enable -q --now docker
+      return
+    fi
   fi
   if [[ $OS != amzn* ]]; then
     [[ -z ${have:-} ]] || retry 20 15 install_packages docker-ce{,-cli}="5:$wanted*" containerd.io
