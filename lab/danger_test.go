@@ -180,7 +180,7 @@ func TestLaunchHookOfAMediaNode(t *testing.T) {
 	t.Run("completion fails for minutes", func(t *testing.T) {
 		aMediaNode(t, Options{}, func(t testing.TB, s *Stack, m *Machine) {
 			on(s, "CompleteLifecycleAction", func(call int64) (int, string) {
-				if call < 25 {
+				if call < 14 { // a try has four
 					return 503, "down"
 				}
 				return 0, ""
