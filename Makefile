@@ -1,7 +1,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help synth test bench lab lab-breaks cost deploy publish upgrade-notes schemas lint fmt vuln
+.PHONY: help synth test bench lab calls lab-breaks cost deploy publish upgrade-notes schemas lint fmt vuln
 
 # The tools that are no dependency of the code; see CONTRIBUTING.md, Dependencies.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -23,9 +23,14 @@ test: ## run all tests
 bench: ## time and memory of a synthesis, compared with an empty CDK app
 	go test -run '^$$' -bench . -benchtime 7x .
 
-lab: ## boot the synthesized template on this machine (root, moto; see docs/lab.md)
+lab: ## boot the synthesized template on this machine, and make calls on it (root, moto; see docs/lab.md)
 	go run .
-	cd lab && go test -count=1 -timeout 30m
+	cd lab && go test -count=1 -timeout 60m -skip '^TestCalls'
+	cd lab && go test -count=1 -timeout 30m -run '^TestCalls'
+
+calls: ## the calls of make lab alone, with their figures
+	go run .
+	cd lab && go test -count=1 -timeout 30m -run '^TestCalls'
 
 lab-breaks: ## spoil the template on purpose and see the lab fail
 	go run .
@@ -75,6 +80,7 @@ pictures: ## draw docs/pictures/*.svg from their .dot sources (needs graphviz)
 lint: ## golangci-lint on the Go code, shfmt on the scripts
 	$(GOLANGCI_LINT) run ./...
 	cd lab && $(GOLANGCI_LINT) run ./...
+	cd lab/calls && $(GOLANGCI_LINT) run ./...
 	$(SHFMT) -d .ci constructs lab
 
 fmt: ## format Go code and scripts
@@ -84,3 +90,4 @@ fmt: ## format Go code and scripts
 vuln: ## known vulnerabilities in the dependencies (needs the internet: vuln.go.dev)
 	$(GOVULNCHECK) ./...
 	cd lab && $(GOVULNCHECK) ./...
+	cd lab/calls && $(GOVULNCHECK) ./...

@@ -73,22 +73,14 @@ type phase struct {
 	failed     float64       // of 100 new calls, at most
 }
 
-// caller outside of the VPC. It trusts the certificates of these domains.
-func caller(t testing.TB, s *Stack, name string, options vpcnet.ClientOptions, arguments ...any) (*vpcnet.Client, []string) {
+// caller outside of the VPC, and the environment of its programs.
+func caller(t testing.TB, s *Stack, name string, options vpcnet.ClientOptions) (*vpcnet.Client, []string) {
 	t.Helper()
 	client, err := s.Client(name, options)
 	must(err)
 	t.Cleanup(func() { must(client.Close()) })
-	var trusted strings.Builder
-	for _, arn := range arguments {
-		pem, ok := certificates.Load(arn)
-		if !ok {
-			t.Fatalf("no certificate %v", arn)
-		}
-		trusted.WriteString(pem.(string))
-	}
-	file := filepath.Join(cloud.Dir, s.name+"-"+name+".pem")
-	must(os.WriteFile(file, []byte(trusted.String()), 0o600))
+	file := filepath.Join(cloud.Dir, "trusted.pem")
+	must(os.WriteFile(file, trusted(), 0o600))
 	secret := s.Secret()
 	return client, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cloud.Dir, "SSL_CERT_FILE=" + file, "NODE_EXTRA_CA_CERTS=" + file,
 		fmt.Sprint("LIVEKIT_API_KEY=", secret["LIVEKIT_API_KEY"]), fmt.Sprint("LIVEKIT_API_SECRET=", secret["LIVEKIT_API_SECRET"]), "RTMP_STREAM_KEY=lab"}
@@ -142,7 +134,6 @@ func (c *calling) told() string {
 func (c *calling) result(t testing.TB, stop bool) (r measured) {
 	t.Helper()
 	if stop {
-		_, _ = run("pkill", "-TERM", "-P", fmt.Sprint(c.command.Process.Pid))
 		must(c.command.Process.Signal(os.Interrupt))
 	}
 	select {
@@ -249,8 +240,7 @@ func TestCalls(t *testing.T) {
 	}
 	eventually(t, "two Media Nodes in service", func() bool { return len(s.fleet()) == 2 })
 	reachable(t, s, map[string][]*Machine{"MainMasters": masters, "MainRtmp": s.fleet(), "TurnTurn": s.fleet()})
-	main := parameters["OpenViduCertificateARN"]
-	client, environment := caller(t, s, "browser", vpcnet.ClientOptions{}, main, turn)
+	client, environment := caller(t, s, "browser", vpcnet.ClientOptions{})
 	url := "wss://" + domain
 	call := func(arguments ...string) *calling {
 		return start(client, environment, append([]string{filepath.Join(bin, "call"), "-url", url}, arguments...)...)
@@ -260,7 +250,7 @@ func TestCalls(t *testing.T) {
 	quiet := call("-room", "quiet", "-calls", "20", "-video", "200", "-duration", "20s")
 	quiet.begun(t)
 	unharmed(t, "nothing happens, 20 calls", quiet.result(t, false))
-	narrow, narrowEnvironment := caller(t, s, "office", vpcnet.ClientOptions{OnlyHTTPS: true}, main, turn)
+	narrow, narrowEnvironment := caller(t, s, "office", vpcnet.ClientOptions{OnlyHTTPS: true})
 	only := start(narrow, narrowEnvironment, filepath.Join(bin, "call"), "-url", url, "-room", "turn", "-video", "200", "-duration", "15s", "-join-timeout", "30s")
 	browser := start(client, environment, "node", "calls/webrtc/call.mjs", url, "libwebrtc", "15")
 	stream := start(client, environment, filepath.Join(bin, "rtmp"), "publish", "-url", "rtmps://"+domain+":1935/rtmp", "-duration", "10s")
@@ -347,7 +337,7 @@ func TestCallsOfAMediaNodeThatIsKilled(t *testing.T) {
 	s.Domain(domain, "MainLoadBalancer")
 	eventually(t, "two Media Nodes in service", func() bool { return len(s.fleet()) == 2 })
 	reachable(t, s, map[string][]*Machine{"MainMasters": {s.Machine(Group(1))}})
-	client, environment := caller(t, s, "browser", vpcnet.ClientOptions{}, parameters["OpenViduCertificateARN"])
+	client, environment := caller(t, s, "browser", vpcnet.ClientOptions{})
 	calls := start(client, environment, filepath.Join(bin, "call"), "-url", "wss://"+domain, "-calls", "6", "-video", "200", "-duration", "45s")
 	calls.begun(t)
 	victim := s.fleet()[0]

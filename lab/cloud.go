@@ -88,7 +88,6 @@ type Cloud struct {
 	addresses map[string]int       // given away, by subnet
 	labels    sync.Mutex           // of versions of secrets: moved by one at a time
 	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
-	ca        []byte
 	workers   chan *worker
 	decider   *iam.Decider
 	managed   sync.Map // policies that AWS manages, by ARN
@@ -175,7 +174,7 @@ func NewCloud(dir string) *Cloud {
 	go http.Serve(listener, http.HandlerFunc(c.front))
 	secure, err := net.Listen("tcp", address+":443")
 	must(err)
-	go http.Serve(tls.NewListener(secure, c.authority()), http.HandlerFunc(c.download))
+	go http.Serve(tls.NewListener(secure, downloads()), http.HandlerFunc(c.download))
 	plain, err := net.Listen("tcp", address+":80")
 	must(err)
 	go http.Serve(plain, http.HandlerFunc(c.download))
@@ -208,7 +207,7 @@ func (c *Cloud) newLayer() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(layer, "etc/ssl/certs/ca-certificates.crt"), append(public, c.ca...), 0o644)
+	return os.WriteFile(filepath.Join(layer, "etc/ssl/certs/ca-certificates.crt"), append(public, trusted()...), 0o644)
 }
 
 // newImages fills the registry. Redis and Caddy are Debian's, livekit-server is built from its source; all else is the lab's tool.
@@ -226,7 +225,8 @@ func (c *Cloud) newImages() error {
 		layers       []v1.Layer
 		repositories []string
 	}{
-		{[]v1.Layer{base}, []string{"openvidu-installer", "openvidu-updater", "minio", "mongo", "openvidu-operator", "ingress", "egress"}},
+		{[]v1.Layer{base}, []string{"openvidu-installer", "openvidu-updater", "minio", "mongo", "openvidu-operator", "egress"}},
+		{[]v1.Layer{base, layer([]registry.File{{Path: "/rtmp", From: filepath.Join(bin, "rtmp")}}, nil)}, []string{"ingress"}},
 		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/redis-server"))}, []string{"redis"}},
 		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/caddy"))}, []string{"openvidu-pro-caddy"}},
 		{[]v1.Layer{base, layer([]registry.File{{Path: "/livekit-server", From: livekitServer}}, nil)}, []string{"openvidu-server-pro"}},
@@ -240,25 +240,43 @@ func (c *Cloud) newImages() error {
 	return nil
 }
 
-// certificate signed by itself.
-func certificate(names ...string) (certificate, key []byte) {
+// authority signs all certificates of the lab. What a browser's library takes from a server is no certificate of an authority.
+var authority = sync.OnceValues(func() (*x509.Certificate, *ecdsa.PrivateKey) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, DNSNames: names}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	must(err)
+	certificate, err := x509.ParseCertificate(raw)
+	must(err)
+	return certificate, private
+})
+
+// trusted is what nodes and clients trust, as PEM.
+func trusted() []byte {
+	certificate, _ := authority()
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})
+}
+
+// certificate for these names, and its key, as PEM.
+func certificate(names ...string) (certificate, key []byte) {
+	issuer, signer := authority()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial.Add(1) + 1), Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, DNSNames: names}
+	raw, err := x509.CreateCertificate(rand.Reader, template, issuer, &private.PublicKey, signer)
 	must(err)
 	encoded, err := x509.MarshalPKCS8PrivateKey(private)
 	must(err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// authority of all that nodes reach over TLS: the buckets of OpenVidu and of CloudWatch's agent.
-func (c *Cloud) authority() *tls.Config {
-	var key []byte
-	c.ca, key = certificate(downloadHosts...)
-	pair, err := tls.X509KeyPair(c.ca, key)
+// downloads is the TLS configuration of all that nodes reach outside of AWS.
+func downloads() *tls.Config {
+	text, key := certificate(downloadHosts...)
+	pair, err := tls.X509KeyPair(text, key)
 	must(err)
 	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }

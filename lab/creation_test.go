@@ -11,7 +11,7 @@ import (
 )
 
 // Repetitions of the creation, with random delays in each.
-const repetitions = 20
+const repetitions = 4
 
 func someDelay() time.Duration { return time.Duration(rand.IntN(1000)) * time.Millisecond }
 

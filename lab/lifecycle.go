@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ func (s *Stack) launch(g *scalingGroup, cause string, intoPool bool) *instance {
 			pause = min(shortestBackOff<<min(g.failed-1, 10), longestBackOff)
 		}
 		s.mu.Unlock()
-		proceeds := s.within(nil, s.scaled(pause))
+		proceeds := s.within(nil, s.scaled(pause)) && !s.over()
 		s.mu.Lock()
 		if !intoPool && g.capacity() > g.desired || intoPool && len(g.pooled())+g.warming > g.poolSize() || g.deleting || !proceeds {
 			settle()
@@ -80,11 +81,18 @@ func (s *Stack) launch(g *scalingGroup, cause string, intoPool bool) *instance {
 		s.mu.Unlock()
 		a := s.activity(g, nil, "Launching a new EC2 instance", cause)
 		m, message := s.machineFor(g, intoPool)
+		if m == nil && s.over() {
+			s.mu.Lock()
+			settle()
+			s.mu.Unlock()
+			return nil
+		}
 		if m == nil {
 			s.launchFailed(g, a, "", message)
 			continue
 		}
-		i := &instance{machine: m, group: g, turn: make(chan struct{}), ended: make(chan struct{}), targets: map[string]*target{}, state: pending}
+		turn := make(chan struct{})
+		i := &instance{machine: m, group: g, turn: turn, ended: make(chan struct{}), targets: map[string]*target{}, state: pending}
 		if intoPool {
 			i.state = warmPending
 		}
@@ -98,7 +106,6 @@ func (s *Stack) launch(g *scalingGroup, cause string, intoPool bool) *instance {
 		}
 		s.mu.Unlock()
 		s.describe(a, m)
-		turn := i.turn
 		if message != "" { // it ends right after its launch
 			s.launchFailed(g, a, m.Id, message)
 			s.end(i, ending{cause: cause, straight: true, silent: true})
@@ -162,8 +169,16 @@ func (s *Stack) machineFor(g *scalingGroup, intoPool bool) (*Machine, string) {
 	}
 	m.create(cfn.At(data, "UserData").(string))
 	s.mu.Lock()
-	s.all = append(s.all, m)
+	gone := s.over() // Destroy does not know of this machine
+	if !gone {
+		s.all = append(s.all, m)
+	}
 	s.mu.Unlock()
+	if gone {
+		m.Terminate(nil)
+		os.RemoveAll(m.dir)
+		return nil, ""
+	}
 	return m, failure
 }
 

@@ -229,7 +229,7 @@ func TestHookTimeouts(t *testing.T) {
 		}
 		eventually(t, "its hook", is(s, beating, "Terminating:Wait"))
 		begun := time.Now()
-		for beats := 0; s.State(beating) == "Terminating:Wait"; time.Sleep(100 * time.Millisecond) {
+		for beats := 0; s.State(beating) == "Terminating:Wait" && time.Since(begun) < 2*time.Minute; time.Sleep(100 * time.Millisecond) {
 			if _, err := s.AutoScaling("RecordLifecycleActionHeartbeat", "AutoScalingGroupName", beating.tags[groupTag], "InstanceId", beating.Id, "LifecycleHookName", "drain"); err == nil {
 				beats++
 			}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,10 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-const callsDirectory = "/var/lib/lab-calls"
+const (
+	callsDirectory = "/var/lib/lab-calls"
+	rtmpPort       = "1945"
+)
 
 // carrier stands for a service that carries calls: its health on the first port, the other ports answer. It ends as LiveKit's services do: asked by
 // SIGQUIT, with its last call (a file of the scenario's, named after it); asked twice, immediately, calls and all.
@@ -23,6 +27,15 @@ func carrier(arguments []string) error {
 	asked := make(chan os.Signal, 4)
 	signal.Notify(asked, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
 	for _, port := range arguments[2:] {
+		if port == rtmpPort {
+			// A server of its own counts what it gets; it has no streams of the scenario's.
+			server := exec.Command("/rtmp", "serve", "-rtmp", ":"+port, "-health", "127.0.0.1:9099")
+			server.Stdout, server.Stderr = os.Stdout, os.Stderr
+			if err := server.Start(); err != nil {
+				return err
+			}
+			continue
+		}
 		listener, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			return err

@@ -384,7 +384,8 @@ func (lb *loadBalancer) resumeChecks(g *targetGroup) error {
 	lb.network.mu.Lock()
 	var commands []string
 	for number, s := range g.slots {
-		if s.state == Registered && s.health == Initial {
+		// What came after this configuration waits for the next one.
+		if number < lb.slots[g.name] && s.state == Registered && s.health == Initial {
 			commands = append(commands, fmt.Sprintf("set server %s/s%d health down", g.name, number))
 			if g.failing {
 				commands = append(commands, fmt.Sprintf("disable health %s/s%d", g.name, number))
@@ -611,7 +612,7 @@ func (lb *loadBalancer) applyFailing(g *targetGroup) error {
 	lb.network.mu.Lock()
 	var commands []string
 	for number, s := range g.slots {
-		if s.state != Registered {
+		if s.state != Registered || number >= lb.slots[g.name] {
 			continue
 		}
 		server := fmt.Sprintf("%s/s%d", g.name, number)
