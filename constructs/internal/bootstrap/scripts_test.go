@@ -135,6 +135,28 @@ esac`,
 	}
 }
 
+// A secret without an API key of OpenVidu Meet is whole: none is made unasked.
+func TestInstallerGetsNoEmptyKeyOfMeet(t *testing.T) {
+	for name, c := range map[string]struct{ key, want string }{
+		"given":  {`,"MEET_INITIAL_API_KEY":"a-key"`, "--meet-initial-api-key=a-key\n"},
+		"empty":  {`,"MEET_INITIAL_API_KEY":""`, ""},
+		"null":   {`,"MEET_INITIAL_API_KEY":null`, ""},
+		"absent": {"", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := testNode(t, nil)
+			output, err := call(t, root, "master", `SECRET='{"MEET_INITIAL_ADMIN_PASSWORD":"p","REDIS_PASSWORD":"r"`+c.key+`}'
+CLUSTER_KEYS=()
+install_openvidu() { printf '%s\n' "$@"; }
+install_master`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "flags", output, "master\n--external-load-balancer\n--meet-initial-admin-password=p\n"+c.want+"--redis-password=r\n")
+		})
+	}
+}
+
 func TestSettingsChangeWhatIsThere(t *testing.T) {
 	const secret = `SECRET='{"DOMAIN_NAME":"new.example.com","LIVEKIT_TURN_DOMAIN_NAME":"","EXTERNAL_S3_REGION":"","OPENVIDU_RTC_ENGINE":null,"MINIO_ACCESS_KEY":"a b","GRAFANA_ADMIN_PASSWORD":"g"}'` + "\n"
 	const put = secret + "put_settings cluster/openvidu.env DOMAIN_NAME LIVEKIT_TURN_DOMAIN_NAME EXTERNAL_S3_REGION OPENVIDU_RTC_ENGINE MINIO_ACCESS_KEY GRAFANA_ADMIN_PASSWORD 2>&1"

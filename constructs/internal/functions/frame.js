@@ -15,11 +15,14 @@ const begin = (patienceSeconds) => {
 };
 
 const pause = (ms, signal = invocation.over.signal) => new Promise((resolve, reject) => {
-  const timer = setTimeout(resolve, ms);
   const stop = () => {
     clearTimeout(timer);
     reject(signal.reason);
   };
+  const timer = setTimeout(() => {
+    signal.removeEventListener('abort', stop);
+    resolve();
+  }, ms);
   if (signal.aborted) stop();
   else signal.addEventListener('abort', stop, { once: true });
 });

@@ -33,7 +33,7 @@ func TestFunctionsOnNode(t *testing.T) {
 			}
 		}
 		t.Run(file, func(t *testing.T) {
-			command := exec.Command(node, "--test", "--test-reporter=spec", "--test-timeout=120000", file)
+			command := exec.Command(node, "--test", "--test-reporter=spec", "--test-timeout=300000", file)
 			command.Env = append(os.Environ(), "FUNCTIONS_CODE="+code)
 			output, err := command.CombinedOutput()
 			if err != nil {

@@ -35,9 +35,13 @@ const sdk = {
 };
 
 // A call is over when its signal says so, whatever AWS does.
-const abortable = (call, signal) => signal ? Promise.race([call, new Promise((_, reject) => {
-  signal.addEventListener('abort', () => reject(awsError('AbortError', 'Request aborted')));
-})]) : call;
+const abortable = (call, signal) => {
+  if (!signal) return call;
+  let stop;
+  const aborted = new Promise((_, reject) => { stop = () => reject(awsError('AbortError', 'Request aborted')); });
+  signal.addEventListener('abort', stop);
+  return Promise.race([call, aborted]).finally(() => signal.removeEventListener('abort', stop));
+};
 
 const fakeRequire = (send, missing) => (name) => {
   if (missing === name) throw new Error(`Cannot find module '${name}'`);
