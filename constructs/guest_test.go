@@ -153,7 +153,7 @@ func TestEveryRoleTakesAPermissionsBoundary(t *testing.T) {
 		}
 	}
 	if len(roles) != 5 {
-		t.Errorf("%d roles, want those of masters, Media Nodes, two functions and snapshots", len(roles))
+		t.Errorf("%d roles, want those of masters, Media Nodes, three functions and snapshots", len(roles))
 	}
 }
 

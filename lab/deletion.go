@@ -39,6 +39,10 @@ func (s *Stack) Deleted() []Gone {
 // the extent possible. "DeletionPolicy attribute": Retain and RetainExceptOnCreate keep the resource. "Troubleshooting CloudFormation":
 // a resource that cannot be deleted leaves the stack in DELETE_FAILED.
 func (s *Stack) Delete() Deletion {
+	if s.existing()["MasterInfoFill"] != "" {
+		_, err := s.readSecret() // the credentials that it held last are looked for in all logs
+		must(err)
+	}
 	s.setStatus("DELETE_IN_PROGRESS")
 	s.mu.Lock()
 	d := s.deployment
@@ -130,9 +134,6 @@ func (s *Stack) deleteResource(id, kind string) error {
 	case "AWS::EC2::Volume":
 		return s.deleteVolume(fmt.Sprint(s.attribute(id, "")))
 	case "AWS::SecretsManager::Secret":
-		if _, err := s.readSecret(); err != nil { // the credentials that it held last are looked for in all logs
-			return err
-		}
 		s.Cloud.call("secretsmanager", "secretsmanager.DeleteSecret", map[string]any{"SecretId": s.attribute(id, ""), "ForceDeleteWithoutRecovery": true})
 	case "AWS::Logs::LogGroup":
 		return s.deleteLogGroup(s.attribute(id, ""))

@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -137,4 +139,30 @@ func TestForgedEventsChangeNothing(t *testing.T) {
 		}
 		unchanged("an update while none is under way")
 	})
+}
+
+// Data without its credentials is lost: the secret goes only when volumes and snapshots went.
+func TestSecretGoesWithItsData(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		retain   string
+		snapshot bool
+		goes     bool
+	}{"nothing of the data is left": {"false", false, true}, "a snapshot is left": {"false", true, false}, "the volumes are left": {"true", false, false}} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, Options{Masters: -1}, map[string]any{"RetainVolumes": c.retain}, func(t testing.TB, s *Stack) {
+				if c.snapshot {
+					s.Snapshot(1)
+				}
+				secret := s.attribute("OpenViduSharedInfo", "")
+				deletion := s.Delete()
+				expect(t, "failed", fmt.Sprint(deletion.Failed), "map[]")
+				if !slices.Contains(deletion.Retained, "OpenViduSharedInfo") {
+					t.Errorf("CloudFormation retains %v", deletion.Retained)
+				}
+				about := s.Cloud.call("secretsmanager", "secretsmanager.DescribeSecret", map[string]any{"SecretId": secret})
+				expect(t, "whether it is deleted", fmt.Sprint(about["DeletedDate"] != nil), fmt.Sprint(c.goes))
+			})
+		})
+	}
 }

@@ -33,7 +33,7 @@ func TestUnpackGivesWhatWasPacked(t *testing.T) {
 	if want := "A='b'\n" + script + "true\n"; err != nil || clear != want {
 		t.Errorf("%v\n%q\nwant\n%q", err, clear, want)
 	}
-	if pack(t, script) != pack(t, script) {
+	if first, second := pack(t, script), pack(t, script); first != second {
 		t.Error("the same script is packed in two ways")
 	}
 	if _, err := Unpack("source <(base64 -d <<<'AAAA' | gunzip)\n"); err == nil {

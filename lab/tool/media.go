@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -108,7 +109,9 @@ func carried(name string) []string {
 func note(name, text string) {
 	file, err := os.OpenFile(filepath.Join(callsDirectory, "told-"+name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err == nil {
-		fmt.Fprintln(file, text)
+		if _, err := fmt.Fprintln(file, text); err != nil {
+			log.Print(err)
+		}
 		file.Close()
 	}
 }

@@ -1,4 +1,4 @@
-// Every input that the tests try on the two functions, and the message that refuses it: docs/refused-input.md is made from here.
+// Every input that the tests try on the functions, and the message that refuses it: docs/refused-input.md is made from here.
 const VPC = 'vpc-1';
 const FIVE = ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-d', 'subnet-e'];
 const THREE = 'subnet-a,subnet-b,subnet-c';

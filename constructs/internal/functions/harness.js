@@ -204,7 +204,7 @@ const start = async (t, file, aws, confidential = new Set(), missing = undefined
   return world;
 };
 
-// The promises of the frame that both functions stand in: create makes a Create event, aws the calls that it takes, and slow
+// The promises of the frame that the functions of custom resources share: create makes a Create event, aws the calls that it takes, and slow
 // names one of these.
 const testFrame = (test, file, create, aws, slow) => {
   const hang = () => new Promise(() => {});

@@ -296,7 +296,8 @@ const problems = (now, before, { region, account, prefix, secrets }, facts, [mai
     if (key.state !== 'Enabled') say(name, `is ${key.state}; volumes need a key that is Enabled`, key.id);
     else if (key.kind && key.kind !== SYMMETRIC) say(name, `is ${key.kind}; volumes need ${SYMMETRIC}`, key.id);
     else if (key.manager === 'AWS' && now.KmsKeyArn) say(name, 'is managed by AWS for one service; volumes and secrets need a customer managed key', key.id);
-    if (key.lacks.length) say(name, `does not let AWSServiceRoleForAutoScaling use ${key.lacks.join(', ')}; allow that in the policy of the key`, key.id);
+    else if (key.manager === 'CUSTOMER' && !now.KmsKeyArn && !before) say(name, 'is a customer managed key, which Master Nodes may not use unless the template knows it; give it as KmsKeyArn too', key.id);
+    else if (key.lacks.length) say(name, `does not let AWSServiceRoleForAutoScaling use ${key.lacks.join(', ')}; allow that in the policy of the key`, key.id);
   }
 
   // Launches beyond a quota fail. A running cluster is asked only when it shall grow.

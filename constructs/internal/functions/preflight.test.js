@@ -562,11 +562,25 @@ for (const [what, event] of Object.entries({ 'an Update': slots(['subnet-a'], ['
   });
 }
 
-test("the account's default EBS key is checked where no other is given", async (t) => {
+const defaultKey = (name) => aws({ GetEbsDefaultKmsKeyId: () => ({ KmsKeyId: `${KEY}/${name}` }) });
+
+// The roles of nodes may use the key that the template names, and no other.
+test("Create refuses a customer's key as the account's default EBS key where it is not given as KmsKeyArn too", async (t) => {
+  for (const key of ['good', 'account']) {
+    const world = await start(t, FILE, defaultKey(key));
+    assert.equal(await world.fail(checks()), `EBS default key: '${KEY}/${key}' is a customer managed key, which Master Nodes may not use unless the template knows it; give it as KmsKeyArn too.`);
+  }
+  const world = await start(t, FILE, defaultKey('good'));
+  await world.succeed(checks({ KmsKeyArn: `${KEY}/good` }));
+  await (await start(t, FILE, defaultKey('amazon'))).succeed(checks());
+});
+
+// Volumes keep their key; instances that are launched from now on get the new default.
+test("Update asks of the account's default EBS key only that Auto Scaling can use it", async (t) => {
   for (const [key, refused] of [['good'], ['amazon'], ['account', 'kms:CreateGrant, kms:Decrypt, kms:GenerateDataKeyWithoutPlaintext']]) {
-    const world = await start(t, FILE, aws({ GetEbsDefaultKmsKeyId: () => ({ KmsKeyId: `${KEY}/${key}` }) }));
-    if (!refused) await world.succeed(checks());
-    else assert.equal(await world.fail(checks()), `EBS default key: '${KEY}/${key}' does not let AWSServiceRoleForAutoScaling use ${refused}; allow that in the policy of the key.`);
+    const world = await start(t, FILE, defaultKey(key));
+    if (!refused) await world.succeed(checks({}, {}));
+    else assert.equal(await world.fail(checks({}, {})), `EBS default key: '${KEY}/${key}' does not let AWSServiceRoleForAutoScaling use ${refused}; allow that in the policy of the key.`);
     assert.doesNotMatch(world.log, /not checked/);
   }
 });
