@@ -158,7 +158,7 @@ watch() {
   trap - ERR
   set +e
   NODE=watchdog
-  INSTANCE_ID=$(retry 60 5 imds instance-id)
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
   local code start last='' age=0 refused=0 failed=0 version spare
   while sleep 20; do
     version=$(sed -nE 's/^version:[ "]*([0-9.]+).*/\1/p' "$OPENVIDU/deployment-info.yaml" 2>/dev/null)
