@@ -557,7 +557,7 @@ func holdsTogether(t *testing.T, parameters map[string]any, chosen map[string]bo
 	for kind, want := range map[string]int{
 		"AWS::ElasticLoadBalancingV2::LoadBalancer": balancers,
 		"AWS::ElasticLoadBalancingV2::Listener":     4,                            // 443, 1935 and 1945, then port 80 or TURN
-		"AWS::CloudWatch::Alarm":                    number("topic", 5+balancers), // a certificate for each load balancer
+		"AWS::CloudWatch::Alarm":                    number("topic", 6+balancers), // a certificate for each load balancer
 		"AWS::Route53::RecordSet":                   number("zone", balancers),
 		"AWS::DLM::LifecyclePolicy":                 number("snapshots", 1),
 		"AWS::IAM::Role":                            4 + number("snapshots", 1),
@@ -896,7 +896,7 @@ func TestRolesAllowTheLeast(t *testing.T) {
 	grant := " kms:CreateGrant arn:key if map[Bool:map[kms:GrantIsForAWSResource:true] StringEquals:map[kms:ViaService:ec2.eu-west-1.amazonaws.com]]"
 	secrets := " arn:key if map[StringEquals:map[kms:ViaService:secretsmanager.eu-west-1.amazonaws.com]]"
 	equalRoles(t, "with a key", with(map[string]any{"KmsKeyArn": "arn:key"}), "",
-		"MasterRole"+grant, "MasterRole kms:Decrypt"+secrets, "MediaRole kms:Decrypt"+secrets,
+		"MasterRole"+grant, "MasterRole kms:Decrypt"+secrets, "MasterRole kms:GenerateDataKey"+secrets, "MediaRole kms:Decrypt"+secrets,
 		"MasterInfoCredentialsRole kms:Decrypt"+secrets, "MasterInfoCredentialsRole kms:GenerateDataKey"+secrets,
 		"VolumesSnapshotRole"+grant, "VolumesSnapshotRole kms:Decrypt"+ec2, "VolumesSnapshotRole kms:DescribeKey"+ec2,
 		"VolumesSnapshotRole kms:GenerateDataKeyWithoutPlaintext"+ec2, "VolumesSnapshotRole kms:ReEncryptFrom"+ec2, "VolumesSnapshotRole kms:ReEncryptTo"+ec2)
@@ -970,6 +970,9 @@ func equalRoles(t *testing.T, what string, parameters map[string]any, without st
 		"MasterInfoCredentialsRole secretsmanager:PutSecretValue MasterInfoMediaSecret.",
 		"MasterRole secretsmanager:GetSecretValue MasterInfoMediaSecret.",
 		"MasterRole secretsmanager:PutSecretValue MasterInfoMediaSecret.",
+		"MasterRole secretsmanager:UpdateSecretVersionStage MasterInfoMediaSecret.",
+		"MasterRole secretsmanager:PutSecretValue OpenViduSharedInfo.",
+		"MasterRole secretsmanager:UpdateSecretVersionStage OpenViduSharedInfo.",
 		"MasterRole secretsmanager:GetSecretValue OpenViduSharedInfo.",
 		"MasterRole logs:CreateLogStream MasterInfoLogs.Arn",
 		"MasterRole logs:PutLogEvents MasterInfoLogs.Arn",

@@ -70,7 +70,7 @@ func TestAlarmsByDefaultExistAlwaysAndTellNobody(t *testing.T) {
 	made := constructs.NewClusterAlarms(p.stack, jsii.String("Alarms"), &constructs.ClusterAlarmsProps{
 		Masters: masters, Fleet: fleet, LoadBalancer: balancer,
 	})
-	if got := len(*made.Alarms()); got != 6 {
+	if got := len(*made.Alarms()); got != 7 {
 		t.Errorf("%d alarms are handed out", got)
 	}
 	resources := p.resources()
@@ -144,7 +144,7 @@ func TestAlarmsTellTheTopicWhereTheirConditionHolds(t *testing.T) {
 			})
 			template := p.template("Own")
 			alarms := alarmsOf(template.Resources)
-			if len(alarms) != 7 {
+			if len(alarms) != 8 {
 				t.Errorf("alarms: %v", slices.Sorted(maps.Keys(alarms)))
 			}
 			for id, alarm := range alarms {
@@ -282,7 +282,7 @@ func TestTwoClustersInOneStackHaveAlarmsOfTheirOwn(t *testing.T) {
 	for _, alarm := range ofType(p.resources(), "AWS::CloudWatch::Alarm") {
 		seen[text([]any{alarm.Properties["MetricName"], alarm.Properties["Dimensions"]})]++
 	}
-	if len(seen) != 12 {
+	if len(seen) != 14 {
 		t.Errorf("two clusters share what they watch: %v", seen)
 	}
 }

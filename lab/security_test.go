@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
@@ -172,5 +173,47 @@ curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.25
 				t.Errorf("who is answered is %q", got)
 			}
 		})
+	})
+}
+
+func TestDeadMediaServerIsReplaced(t *testing.T) {
+	scenario(t, Options{Masters: 1, Media: 1, Scale: 200}, nil, func(t testing.TB, s *Stack) {
+		ready(t, s, 0, 1)
+		m := s.Machine(MediaGroup)
+		sick := func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] }
+		if m.Shell("sleep 1500"); sick() {
+			t.Error("a healthy node was called unhealthy")
+		}
+		m.Shell("docker stop openvidu")
+		eventually(t, "a node that is to be replaced", sick)
+		eventually(t, "its reason", func() bool { return strings.Contains(logged(s), "the media server is dead") })
+	})
+}
+
+func TestScriptsOfOpenViduOnMasters(t *testing.T) {
+	scenario(t, Options{Masters: 2, Media: 1}, nil, func(t testing.TB, s *Stack) {
+		ready(t, s, 0, 1, 2)
+		var all sync.WaitGroup
+		for slot := 1; slot <= 2; slot++ {
+			all.Go(func() {
+				for i := range 3 {
+					expect(t, "what was saved", s.Machine(Group(slot)).Shell(fmt.Sprintf("store_secret.sh save OWN_%d_%d 'it is %d' 2>/dev/null", slot, i, i)), fmt.Sprint("it is ", i))
+				}
+			})
+		}
+		all.Wait()
+		secret := s.Secret()
+		for slot := 1; slot <= 2; slot++ {
+			for i := range 3 {
+				expect(t, "the secret", fmt.Sprint(secret[fmt.Sprintf("OWN_%d_%d", slot, i)]), fmt.Sprint("it is ", i))
+			}
+		}
+		m := s.Machine(Group(1))
+		m.Shell("store_secret.sh save OPENVIDU_VERSION 3.10.0; store_secret.sh generate REDIS_PASSWORD")
+		media := s.Machine(MediaGroup)
+		expect(t, "what Media Nodes read", media.Shell(`. <(grep -a -m 1 ^SECRET_ARN= /usr/local/sbin/openvidu-node)
+aws secretsmanager get-secret-value --region us-east-1 --secret-id "$SECRET_ARN" --query SecretString --output text | jq -r '.OPENVIDU_VERSION, .REDIS_PASSWORD, (keys|length)'`),
+			"3.10.0\n"+fmt.Sprint(s.Secret()["REDIS_PASSWORD"])+"\n4")
+		expect(t, "health", m.Shell("check_app_ready.sh && echo well"), "well")
 	})
 }

@@ -98,18 +98,18 @@ func TestQuantitiesAreCountedInTheTemplate(t *testing.T) {
 			addresses + "/of load balancers, one a zone":      3 * 10 * 100,
 			"Secrets Manager/secrets":                         2 * 7,
 			"CloudWatch/logs":                                 7 * 3 * 4,
-			"CloudWatch/metrics of the nodes":                 4 * 0.1, // "/" and /opt/openvidu, their maximum, minutes of draining
+			"CloudWatch/metrics of the nodes":                 5 * 0.1, // "/" and /opt/openvidu, their maximum, minutes of draining, installers that changed
 			"CloudWatch/requests that send metrics":           7 * 60 * 10 * 0.001,
 			"CloudWatch/dashboard":                            6,
 			"Lambda/functions of the stack":                   1,
-			"together, which is the sum of what stands above": 40 + 40 + 200 + 60 + 45 + 2.1 + 70 + 100 + 60 + 7000 + 3000 + 14 + 84 + 0.4 + 4.2 + 6 + 1,
+			"together, which is the sum of what stands above": 40 + 40 + 200 + 60 + 45 + 2.1 + 70 + 100 + 60 + 7000 + 3000 + 14 + 84 + 0.5 + 4.2 + 6 + 1,
 		}},
 		"data volumes that go with the stack cost the same": {pairs{"RetainVolumes": "false"}, nil, map[string]float64{"Master Nodes/data volumes": 200}},
 		"no snapshots": {pairs{"SnapshotRetentionDays": "0"}, nil, map[string]float64{"Snapshots/0 of each data volume": 0}},
 		"a second load balancer, where TURN has a domain": {pairs{"TurnDomainName": "t.example.com", "TurnCertificateARN": "arn"}, nil, map[string]float64{
 			"Load balancers/hours": 2 * 100, "Load balancers/traffic": 2 * 60, addresses + "/of load balancers, one a zone": 2 * 3000}},
-		"alarms":                   {pairs{"AlarmTopicArn": "arn"}, nil, map[string]float64{"CloudWatch/alarms": 6 * 5}},
-		"one more alarm with TURN": {pairs{"AlarmTopicArn": "arn", "TurnDomainName": "t.example.com", "TurnCertificateARN": "arn"}, nil, map[string]float64{"CloudWatch/alarms": 7 * 5}},
+		"alarms":                   {pairs{"AlarmTopicArn": "arn"}, nil, map[string]float64{"CloudWatch/alarms": 7 * 5}},
+		"one more alarm with TURN": {pairs{"AlarmTopicArn": "arn", "TurnDomainName": "t.example.com", "TurnCertificateARN": "arn"}, nil, map[string]float64{"CloudWatch/alarms": 8 * 5}},
 		"S3":                       {pairs{"RecordingsStorage": "S3"}, nil, map[string]float64{"S3/recordings, logs, metrics": 160}},
 		"S3, in buckets that exist": {pairs{"RecordingsStorage": "S3", "S3AppDataBucketName": "one", "S3ClusterDataBucketName": "two"}, nil,
 			map[string]float64{"S3/recordings, logs, metrics": 160}},

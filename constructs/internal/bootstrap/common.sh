@@ -137,8 +137,8 @@ signed_agent() {
   local from
   from=$1/ubuntu/$(dpkg --print-architecture)/latest/amazon-cloudwatch-agent.deb
   trusted_key "$1/assets/amazon-cloudwatch-agent.gpg" "$STATE/agent.asc" "$AGENT_KEY" && retry 3 15 download "$from" "$package" &&
-    retry 3 15 download "$from.sig" "$package.sig" && gpg --homedir "$STATE/gpg" --batch -q --import "$STATE/agent.asc" &&
-    gpg --homedir "$STATE/gpg" --batch -q --verify "$package.sig" "$package"
+    retry 3 15 download "$from.sig" "$package.sig" && gpg --homedir "$STATE/gpg" --batch --yes -q --dearmor -o "$STATE/agent.gpg" "$STATE/agent.asc" &&
+    gpgv -q --keyring "$STATE/agent.gpg" "$package.sig" "$package" # gpg itself would start a daemon
 }
 
 # start_agent: CloudWatch's own agent sends this log and OpenVidu's errors, line by line, and how full the disks are. The
@@ -276,6 +276,7 @@ install_tools() {
 # Linux. On Ubuntu the installer brings Docker; there is an older one when the node is installed anew for another release.
 install_docker() {
   local wanted have version
+  block_metadata
   wanted=$(sed -nE 's/^(export )?DOCKER_VERSION="?\$\{DOCKER_VERSION:-([0-9.]+)\}"?$/\2/p' "$STATE/installer.sh")
   [[ $wanted =~ ^[0-9]+(\.[0-9]+){2}$ ]] || { wanted='' && say 'WARNING: the installer names no version of Docker: the newest is installed'; }
   if have=$(docker --version 2>/dev/null); then
