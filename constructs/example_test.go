@@ -354,7 +354,7 @@ func ExampleNewClusterAlarms() {
 	}
 	fmt.Println(told, "of", len(*alarms.Alarms()))
 	// Output:
-	// 6 of 6
+	// 7 of 7
 }
 
 // What follows is what the examples have in common; a program of yours has its own.

@@ -282,7 +282,7 @@ func TestTwoClustersInOneStackHaveAlarmsOfTheirOwn(t *testing.T) {
 	for _, alarm := range ofType(p.resources(), "AWS::CloudWatch::Alarm") {
 		seen[text([]any{alarm.Properties["MetricName"], alarm.Properties["Dimensions"]})]++
 	}
-	if len(seen) != 12 {
+	if len(seen) != 14 {
 		t.Errorf("two clusters share what they watch: %v", seen)
 	}
 }

@@ -276,6 +276,7 @@ install_tools() {
 # Linux. On Ubuntu the installer brings Docker; there is an older one when the node is installed anew for another release.
 install_docker() {
   local wanted have version
+  block_metadata
   wanted=$(sed -nE 's/^(export )?DOCKER_VERSION="?\$\{DOCKER_VERSION:-([0-9.]+)\}"?$/\2/p' "$STATE/installer.sh")
   [[ $wanted =~ ^[0-9]+(\.[0-9]+){2}$ ]] || { wanted='' && say 'WARNING: the installer names no version of Docker: the newest is installed'; }
   if have=$(docker --version 2>/dev/null); then

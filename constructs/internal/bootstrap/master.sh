@@ -285,7 +285,6 @@ boot() {
   if [[ ! -e $STATE/installed ]]; then
     step read_secret
     if ! mountpoint -q "$OPENVIDU"; then
-      step block_metadata
       step download_installer master
       step install_docker
       step install_master

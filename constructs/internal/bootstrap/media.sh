@@ -89,7 +89,6 @@ boot() {
   step ship_logs
   if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
-    step block_metadata
     step download_installer media
     step install_docker
     step install_media
@@ -181,7 +180,7 @@ watch() {
   trap - ERR
   set +e
   NODE=watchdog
-  INSTANCE_ID=$(retry 60 5 imds instance-id "$AN_INSTANCE")
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id "$AN_INSTANCE"); done
   local code start last='' age=0 refused=0 failed=0 version spare
   while sleep 20; do
     version=$(sed -nE 's/^version:[ "]*([0-9.]+).*/\1/p' "$OPENVIDU/deployment-info.yaml" 2>/dev/null)
