@@ -418,6 +418,9 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.count(who.name, "Signal")
+		if fault := s.faulting(); fault != nil && answerFault(w, fault, who.name, "Signal") {
+			return
+		}
 		s.takeSignal(w, r, handle, body)
 		return
 	}
@@ -447,10 +450,7 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 		s.count(who.name, request.action)
 	}
 	if fault := s.faulting(); fault != nil {
-		if code, text := fault(who.name, request.action); code != 0 {
-			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-			w.WriteHeader(code)
-			io.WriteString(w, text)
+		if answerFault(w, fault, who.name, request.action) {
 			return
 		}
 	}
@@ -472,6 +472,30 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	if !s.answer(w, r, request, body) {
 		c.forward(w, r, body)
 	}
+}
+
+// reset is a fault that cuts the connection.
+const reset = -1
+
+// answerFault tells whether a fault answered.
+func answerFault(w http.ResponseWriter, fault func(who, action string) (int, string), who, action string) bool {
+	code, text := fault(who, action)
+	switch code {
+	case 0:
+		return false
+	case reset:
+		connection, _, err := http.NewResponseController(w).Hijack()
+		must(err)
+		if tcp, ok := connection.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		connection.Close()
+	default:
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(code)
+		io.WriteString(w, text)
+	}
+	return true
 }
 
 func refuse(w http.ResponseWriter, status int, code, message string) {

@@ -304,6 +304,10 @@ func (s *Stack) ScaleIn(m *Machine) {
 		if result == "" {
 			return
 		}
+		// EC2 Auto Scaling User Guide, Control instance retention with instance lifecycle policies: it stays as it is.
+		if result == "ABANDON" && cfn.At(s.applied[m.Group], "InstanceLifecyclePolicy", "RetentionTriggers", "TerminateHookAbandon") == "retain" {
+			return
+		}
 		s.noteCuts(m, result)
 		s.remove(m)
 		m.Terminate(nil)

@@ -85,7 +85,10 @@ func pack(source string) string {
 // heredoc is the beginning of a here-document, with the word that ends it.
 var heredoc = regexp.MustCompile(`(?:^|[^<])<<(-?)\s*['"]?([A-Za-z_]\w*)['"]?`)
 
-// strip takes away lines of comments and indentation, here-documents excepted. Their number stays, so that a node that
+// trailing is a comment behind a command, in a line without a quote that is still open.
+var trailing = regexp.MustCompile(`^((?:[^'"#]|'[^']*'|"[^"]*"|\S#)*\S)\s+# [^'"`+"`"+`]*\n$`)
+
+// strip takes away comments and indentation, here-documents excepted. Their number stays, so that a node that
 // fails names a line of the source. A line within quotes must begin with neither blanks nor #; a test sees to that.
 func strip(source string) string {
 	var out strings.Builder
@@ -105,6 +108,8 @@ func strip(source string) string {
 		line = strings.TrimLeft(line, " \t")
 		if strings.HasPrefix(line, "#") {
 			line = "\n"
+		} else if found := trailing.FindStringSubmatch(line); found != nil {
+			line = found[1] + "\n"
 		}
 		if found := heredoc.FindStringSubmatch(line); found != nil {
 			tabs, end = found[1] == "-", found[2]

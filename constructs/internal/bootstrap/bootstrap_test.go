@@ -53,8 +53,8 @@ func TestStripTakesAwayNothingButCommentsAndIndentation(t *testing.T) {
 		}
 		t.Logf("%s: %d bytes, stripped %d, packed %d", name, len(script[0]), len(clear), len(script[1]))
 	}
-	const source = "f() {\n  # no\n  cat <<-'END' <<<x\n\t  # yes\n\tEND\n  cat <<EOF\n  # yes\n  EOF\nEOF\n  g $((1 << 2)) # kept\n}\n"
-	if got, want := strip(source), "f() {\n\ncat <<-'END' <<<x\n\t  # yes\n\tEND\ncat <<EOF\n  # yes\n  EOF\nEOF\ng $((1 << 2)) # kept\n}\n"; got != want {
+	const source = "f() {\n  # no\n  cat <<-'END' <<<x\n\t  # yes\n\tEND\n  cat <<EOF\n  # yes\n  EOF\nEOF\n  g $((1 << 2)) # no\n  h \"# $#\" '# # it' x#y # no\n  i '\n' # kept's\n}\n"
+	if got, want := strip(source), "f() {\n\ncat <<-'END' <<<x\n\t  # yes\n\tEND\ncat <<EOF\n  # yes\n  EOF\nEOF\ng $((1 << 2))\nh \"# $#\" '# # it' x#y\ni '\n' # kept's\n}\n"; got != want {
 		t.Errorf("%q\nwant\n%q", got, want)
 	}
 }
@@ -157,6 +157,9 @@ func TestUnexpectedAnswersAreRefused(t *testing.T) {
 // A node that fails names the function and the line that they have in the sources.
 func TestFailureNamesFunctionAndLine(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "openvidu-node"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct{ source, text, function string }{
 		"common.sh": {commonSource, "  mkdir -p \"$STATE\"\n", "install_units"},
 		"media.sh":  {mediaSource, "  unit openvidu-drain drain", "role_units"},
@@ -165,14 +168,14 @@ func TestFailureNamesFunctionAndLine(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s has no %q", name, c.text)
 		}
-		script := strings.NewReplacer("/var/log/", dir+"/", "/var/lib/", dir+"/", strings.TrimSpace(c.text), "false").Replace(unpacked(t, Media))
+		script := strings.NewReplacer("/var/log/", dir+"/", "/var/lib/", dir+"/", "/run/", dir+"/", strings.TrimSpace(c.text), "false").Replace(unpacked(t, Media))
 		text, err := packed.Pack(script)
 		if err != nil {
 			t.Fatal(err)
 		}
 		header := Header(Value("REGION", "r"), Value("WAIT_URL", "http://127.0.0.1:9/"), Value("LOG_GROUP", ""), Value("STACK", ""), Value("READY_HOOK", ""), List("MASTER_IPS"))
 		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(header+"curl() { :; }; aws() { :; }; sleep() { :; }; install() { :; }\n"+text), 0o700); err != nil {
+		if err := os.WriteFile(file, []byte(header+"curl() { :; }; aws() { echo group; }; timeout() { shift; \"$@\"; }; sleep() { :; }; install() { :; }\n"+text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		command := exec.Command("bash", file)

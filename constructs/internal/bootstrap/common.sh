@@ -14,6 +14,7 @@ STEP=start
 NODE=node
 INSTANCE_ID=
 SECRET=
+REFUSED=
 
 # All words go to stderr, so that $(…) never swallows the reason of a failure.
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" >&2; }
@@ -95,13 +96,26 @@ publish() {
   ) 2>/dev/null 9>>"$RAW.lock" || :
 }
 
-# signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master.
+# answered FINAL COMMAND…: did it get an answer? An error that the pattern fits is one too: REFUSED.
+answered() {
+  local words
+  REFUSED=
+  words=$("${@:2}" 2>&1) && return 0 # a return without a number gives, below a trap, the status before the trap
+  say "$words"
+  [[ $words =~ $1 ]] && REFUSED=yes
+}
+
+# signal STATUS REASON: tells the stack that is being created, and a rolling update that waits for this master. Nobody asks again, so it
+# is repeated for 10 minutes. An address that expired or a stack that is gone refuses for ever.
 signal() {
-  curl -sSf -m 20 --retry 3 -X PUT -H 'Content-Type:' --data-binary \
+  retry 60 10 answered ' 40[34]' curl -sSf -m 20 -X PUT -H 'Content-Type:' --data-binary \
     "{\"Status\":\"$1\",\"Reason\":\"$2\",\"UniqueId\":\"$NODE\",\"Data\":\"$INSTANCE_ID\"}" "$WAIT_URL" ||
-    say 'no stack creation waits'
-  [[ -z ${GROUP:-} ]] || aws cloudformation signal-resource --stack-name "$STACK" --logical-resource-id "$GROUP" \
-    --unique-id "$INSTANCE_ID" --status "$1" || say 'no stack update waits'
+    say 'WARNING: the stack was not told'
+  [[ -z $REFUSED ]] || say 'no stack creation waits'
+  [[ -n ${GROUP:-} ]] || return 0
+  retry 60 10 answered ValidationError aws cloudformation signal-resource --stack-name "$STACK" --logical-resource-id "$GROUP" \
+    --unique-id "$INSTANCE_ID" --status "$1" || say 'WARNING: the update was not told'
+  [[ -z $REFUSED ]] || say 'no stack update waits'
 }
 
 # Who publishes what: Docker Docs, Install Docker Engine on CentOS; Amazon CloudWatch User Guide, Verifying the signature of the
@@ -154,12 +168,15 @@ resources:["/","/opt/openvidu"],drop_device:true,append_dimensions:{Cluster:$clu
 # A node without an agent is better than none.
 ship_logs() { { retry 5 5 sweep && start_agent; } || say 'WARNING: no CloudWatch agent; only failures and drains are logged outside of the node'; }
 
+# printable BYTES: of each line that many, without control characters. An argument has 128 KiB at most, a reason far less.
+printable() { tr -cd '[:print:]\n' | cut -b "-$1"; }
+
 # The end of what was printed, in CloudWatch Logs, outlives the instance, whatever became of the agent.
 ship_log() {
   local to=(--log-group-name "$LOG_GROUP" --log-stream-name "$NODE/$INSTANCE_ID")
   aws logs create-log-stream "${to[@]}"
   aws logs put-log-events "${to[@]}" --log-events \
-    "$(tail -n 40 "$RAW" | redact | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
+    "$(tail -n 40 "$RAW" | tr -d '\000' | redact | printable 1000 | jq -Rs '[{timestamp:(now*1000|floor),message:.}]')"
 }
 
 # failed CODE LINE COMMAND: the ERR trap. The reason names step, function and line of the source, and the last two lines that were printed.
@@ -169,8 +186,8 @@ failed() {
   set +e
   local reason line=$2
   ((line <= COMMON_LINES)) || line=$((line - COMMON_LINES))
-  reason="$NODE $INSTANCE_ID: $STEP failed at line $line of ${FUNCNAME[1]} ($3, code $1): $(tail -n 40 "$RAW" | redact | grep . | tail -n 2)"
-  reason=$(tr -d '\\"' <<<"$reason" | tr -c '[:print:]' ' ' | cut -c 1-900)
+  reason="$NODE $INSTANCE_ID: $STEP failed at line $line of ${FUNCNAME[1]} (${3:0:100}, code $1): $(tail -n 40 "$RAW" | tr -d '\000' | redact | printable 300 | grep . | tail -n 2)"
+  reason=$(tr -d '\\"' <<<"$reason" | tr '\n' ' ' | printable 900)
   say "$reason"
   publish
   signal FAILURE "$reason"
@@ -215,14 +232,30 @@ identify() {
   esac
 }
 
+# bounded SECONDS COMMAND…: also what ignores SIGTERM ends. What is left behind holds a file open, not a pipe.
+bounded() {
+  local code=0
+  timeout -k 30 "$@" || code=$?
+  ((code != 124 && code != 137)) || say "it did not end within $1 s"
+  return "$code"
+}
+
 download() { curl -fsSL --proto '=https' --tlsv1.2 -m 300 -o "$2" "$1"; }
 
 install_packages() {
   if [[ $OS == amzn* ]]; then
     dnf -y -q --allowerasing install "$@" # an image may bring an older Docker
   else
-    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqo DPkg::Lock::Timeout=60 install "$@"
+    apt_settled
+    apt-get -qq update && apt-get -qq install "$@"
   fi
+}
+
+# apt_settled: what was cut off is finished, and apt-get, OpenVidu's installer's too, waits for unattended-upgrades.
+apt_settled() {
+  export DEBIAN_FRONTEND=noninteractive
+  echo 'DPkg::Lock::Timeout "600";' >/etc/apt/apt.conf.d/90openvidu
+  apt-get -qq check >/dev/null 2>&1 || dpkg --force-confdef --force-confold --configure -a </dev/null || :
 }
 
 # install_tools COMMAND:PACKAGE…: what the image lacks, no more. Ubuntu 24.04 has no package of the AWS CLI, hence the snap.
@@ -239,11 +272,24 @@ install_tools() {
   ((${#missing[@]} == 0)) || retry 20 15 install_packages "${missing[@]}"
 }
 
-# Amazon's own Docker is older than the 29.5.3 that OpenVidu wants, and get.docker.com does not know Amazon Linux; on
-# Ubuntu the installer brings Docker.
+# The installer names the Docker that its release wants, and refuses an older one. Amazon's own is, and get.docker.com does not know Amazon
+# Linux. On Ubuntu the installer brings Docker; there is an older one when the node is installed anew for another release.
 install_docker() {
-  block_metadata
-  [[ $OS == amzn* ]] || return 0
+  local wanted have version
+  wanted=$(sed -nE 's/^(export )?DOCKER_VERSION="?\$\{DOCKER_VERSION:-([0-9.]+)\}"?$/\2/p' "$STATE/installer.sh")
+  [[ $wanted =~ ^[0-9]+(\.[0-9]+){2}$ ]] || { wanted='' && say 'WARNING: the installer names no version of Docker: the newest is installed'; }
+  if have=$(docker --version 2>/dev/null); then
+    have=${have#Docker version }
+    version=$(printf '%s\n' "$wanted" "${have%%,*}" | sort -V | tail -n 1)
+    if [[ $version == "${have%%,*}" ]]; then
+      systemctl enable -q --now docker
+      return
+    fi
+  fi
+  if [[ $OS != amzn* ]]; then
+    [[ -z ${have:-} ]] || retry 20 15 install_packages docker-ce{,-cli}="5:$wanted*" containerd.io
+    return
+  fi
   install_tools gpg:gnupg2-minimal
   trusted_key https://download.docker.com/linux/centos/gpg /etc/openvidu-docker.asc "$DOCKER_KEY"
   cat >/etc/yum.repos.d/docker-ce.repo <<'REPO'
@@ -252,7 +298,7 @@ baseurl=https://download.docker.com/linux/centos/9/$basearch/stable
 gpgcheck=1
 gpgkey=file:///etc/openvidu-docker.asc
 REPO
-  retry 20 15 install_packages docker-ce-29.5.3 docker-ce-cli-29.5.3 containerd.io
+  retry 20 15 install_packages docker-ce{,-cli}"${wanted:+-$wanted}" containerd.io
   systemctl enable -q --now docker
 }
 
@@ -317,7 +363,8 @@ secret() {
 }
 
 fetch_installer() {
-  download "$INSTALLER_URL/$RELEASE/install_ov_$1_node.sh" "$STATE/installer.sh" && bash -n "$STATE/installer.sh"
+  download "$INSTALLER_URL/$RELEASE/install_ov_$1_node.sh" "$STATE/installer.sh" && bash -n "$STATE/installer.sh" &&
+    { grep -q . "$STATE/installer.sh" || die 'the download is empty'; }
 }
 
 containers() { ! command -v docker >/dev/null || docker ps -aq --no-trunc; }
@@ -330,6 +377,17 @@ sweep() {
     rm -rf "$STATE"/{tmp,containers}
 }
 
+# complete: an installer can end with success and have done half of its work.
+complete() {
+  local file
+  for file in "$OPENVIDU"/{docker-compose*.y*ml,deployment-info.yaml} /etc/systemd/system/openvidu.service; do
+    [[ -s $file ]] || {
+      die "the installation is incomplete: no $file"
+      return
+    }
+  done
+}
+
 # A half-finished try is removed first: on the root disk, never on a volume.
 try_installer() {
   local code=0 ids
@@ -337,8 +395,10 @@ try_installer() {
   [[ -e $STATE/containers ]] || { ids=$(containers) && echo "$ids" >"$STATE/containers"; } || return
   rm -rf --one-file-system "$OPENVIDU" "$STATE/tmp"
   mkdir -m 700 "$STATE/tmp"
-  TMPDIR=$STATE/tmp timeout 900 bash "$STATE/installer.sh" "$@" || code=$?
-  sweep && return "$code"
+  TMPDIR=$STATE/tmp bounded 900 bash "$STATE/installer.sh" "$@" || code=$?
+  sweep || return
+  ((code == 0)) || return "$code"
+  complete
 }
 
 # agent enable|disable: also for the boots to come.
@@ -356,15 +416,20 @@ same_installer() {
     die "RequireSameInstaller refuses it; if OpenVidu published $RELEASE anew, take INSTALLER_${1^^}_$RELEASE out of the secret"
 }
 
-# install_openvidu master|media FLAG…: the version is the cluster's, not this template's.
-install_openvidu() {
-  local role=$1
-  shift
+# download_installer master|media: the version is the cluster's, not this template's.
+download_installer() {
   RELEASE=$(secret OPENVIDU_VERSION)
   [[ $RELEASE =~ ^[0-9]+(\.[0-9]+){2}$ ]] || die "OPENVIDU_VERSION '$RELEASE' is not like 3.9.0"
   note_installers
-  retry 10 15 fetch_installer "$role"
-  same_installer "$role"
+  retry 10 15 fetch_installer "$1"
+  same_installer "$1"
+}
+
+# install_openvidu master|media FLAG…
+install_openvidu() {
+  local role=$1
+  shift
+  [[ $OS == amzn* ]] || apt_settled
   local additional
   IFS=, read -ra additional <<<"$INSTALL_FLAGS"
   agent disable # what the installer's container prints is not for CloudWatch Logs
@@ -375,7 +440,7 @@ install_openvidu() {
 }
 
 # Lines of whoever deploys, between installation and start. A process that they leave behind holds a file open, not the boot.
-before_start() { [[ -z $BEFORE_START ]] || timeout 900 bash -euo pipefail -c "$BEFORE_START"; }
+before_start() { [[ -z $BEFORE_START ]] || bounded 900 bash -euo pipefail -c "$BEFORE_START"; }
 
 # Quotes that bash and Docker Compose (compose-go, package dotenv) read alike: in single quotes Compose takes a backslash before the
 # last quote for an escape, in double quotes it knows no escaped backtick.
@@ -388,22 +453,21 @@ else error("\($k) holds a backtick, and a single quote or a backslash at its end
 # put_settings FILE KEY…: lines of the file take the values of these keys from the secret, all else in it stays. As OpenVidu's own
 # scripts do, it adds no key and leaves alone what is empty in the secret; but a TURN domain can be taken away.
 put_settings() {
-  local file=$OPENVIDU/config/$1 key
+  local file=$OPENVIDU/config/$1 key made
   shift
   [[ -f $file ]] || return 0 # not in this version
   for key; do
     grep -q "^$key=" "$file" || jq -e --arg k "$key" '(.[$k]//"")==""' <<<"$SECRET" >/dev/null ||
       say "${file##*/} of this release has no $key: left out"
   done
-  cp -p --attributes-only "$file" "$file.new" && jq -r --rawfile old "$file" "$QUOTED"' . as $s
+  # Made in memory: a volume may be full, and mostly nothing changes.
+  made=$(mktemp -p /run)
+  jq -r --rawfile old "$file" "$QUOTED"' . as $s
 |[$ARGS.positional[]|. as $k|($s[.]//"")|select(.!="" or $k=="LIVEKIT_TURN_DOMAIN_NAME")|{key:$k,value:"\($k)=\(quoted($k))"}]|from_entries as $new
-|($old|rtrimstr("\n")|split("\n"))[]|$new[sub("=.*";"")]//.' --args "$@" <<<"$SECRET" >"$file.new" || return
-  if cmp -s "$file.new" "$file"; then
-    rm "$file.new"
-  else
-    # Synced first: after a power cut the new name would stand for an empty file.
-    sync "$file.new" && mv "$file.new" "$file"
-  fi
+|($old|rtrimstr("\n")|split("\n"))[]|$new[sub("=.*";"")]//.' --args "$@" <<<"$SECRET" >"$made" || return
+  # Synced first: after a power cut the new name would stand for an empty file.
+  cmp -s "$made" "$file" || { cp -p --attributes-only "$file" "$file.new" && cat "$made" >"$file.new" && sync "$file.new" && mv "$file.new" "$file"; } || return
+  rm "$made"
 }
 
 # On a first boot the secret must answer; later the node starts with what it has rather than not at all.
@@ -418,13 +482,22 @@ apply_secret() {
   : >"$STATE/installed"
 }
 
-start_openvidu() { retry 3 20 systemctl start openvidu; }
+# Docker did not start at the boot when the volume came late.
+start_openvidu() { retry 3 20 systemctl start docker openvidu; }
 
-# healthy URL…: a quarter of an hour for each, the images are pulled meanwhile.
+# answers TRIES URL, 5 seconds apart
+answers() { retry "$1" 5 curl -sSf -m 5 -o /dev/null "$2"; }
+
+# healthy URL…: a quarter of an hour for each, the images are pulled meanwhile. Without the first after 5 minutes OpenVidu is started once
+# more, as OpenVidu's own deployments do: services may have lost a race. It carries nothing then.
 healthy() {
   local url
+  answers 60 "$1" || {
+    say 'not healthy after 5 minutes: OpenVidu is restarted'
+    systemctl restart openvidu
+  }
   for url; do
-    retry 180 5 curl -sSf -m 5 -o /dev/null "$url"
+    answers 180 "$url"
   done
 }
 

@@ -133,11 +133,12 @@ adopt_volume() {
   rm -rf --one-file-system "$OPENVIDU"
 }
 
-# At the next boot systemd mounts it before Docker starts containers of its own accord, and at shutdown after they stopped.
+# From the next boot on Docker starts when the volume is mounted, or not at all: its containers, which it restarts of its own accord,
+# would write to the root disk. When the volume comes late, this mounts it, and OpenVidu's unit starts Docker.
 mount_volume() {
   mkdir -p "$OPENVIDU"
   grep -q " $OPENVIDU " /etc/fstab || {
-    echo "$DEVICE $OPENVIDU xfs nofail,x-systemd.before=docker.service 0 0" >>/etc/fstab
+    echo "$DEVICE $OPENVIDU xfs nofail,x-systemd.device-timeout=30,x-systemd.before=docker.service,x-systemd.required-by=docker.service 0 0" >>/etc/fstab
     systemctl daemon-reload
   }
   mountpoint -q "$OPENVIDU" || mount "$DEVICE" "$OPENVIDU"
@@ -273,7 +274,7 @@ restart() {
   systemctl start openvidu
 }
 
-check_app_ready() { healthy http://127.0.0.1:7880/health/caddy; }
+check_app_ready() { answers 180 http://127.0.0.1:7880/health/caddy; }
 
 boot() {
   step identify
@@ -284,6 +285,8 @@ boot() {
   if [[ ! -e $STATE/installed ]]; then
     step read_secret
     if ! mountpoint -q "$OPENVIDU"; then
+      step block_metadata
+      step download_installer master
       step install_docker
       step install_master
       step adopt_volume

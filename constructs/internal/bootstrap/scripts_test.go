@@ -122,7 +122,7 @@ esac`,
 	}
 	expect(t, "containers", read(t, containers), "custom\n")
 	write(t, filepath.Join(root, "state/installer.sh"), installer+"kill -9 $PPID $$\n")
-	_, _ = call(t, root, "master", "timeout() { shift; \"$@\"; }; try_installer")
+	_, _ = call(t, root, "master", "timeout() { shift 3; \"$@\"; }; try_installer")
 	if !strings.Contains(read(t, containers), "installer") {
 		t.Error("nothing was left for the next boot")
 	}
