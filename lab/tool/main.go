@@ -17,7 +17,7 @@ func main() {
 	roles = map[string]func(arguments []string) error{
 		"sleep": sleep, "timeout": timeout, "aws": awsClient, "hang": hang,
 		"install": install, "update": update, "redis": redisServer, "sentinel": sentinel, "caddy": caddy, "operator": operator,
-		"store": store, "carrier": carrier, "livekit": livekit,
+		"ask": ask, "store": store, "carrier": carrier, "livekit": livekit,
 	}
 	for _, command := range cuttable {
 		roles[command] = cutBefore(command)

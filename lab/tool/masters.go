@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -55,7 +56,7 @@ func dial(address string) (redis.Conn, error) {
 
 // primary asks the Sentinels.
 func primary() (string, error) {
-	var last error = errors.New("no Sentinel answers")
+	last := errors.New("no Sentinel answers")
 	for _, ip := range masterIps() {
 		connection, err := dial(ip + ":" + sentinelPort)
 		if err != nil {
@@ -111,7 +112,9 @@ func peer(address net.Addr) {
 	host, _, _ := net.SplitHostPort(address.String())
 	file, err := os.OpenFile("/data/peers", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err == nil {
-		fmt.Fprintln(file, host)
+		if _, err := fmt.Fprintln(file, host); err != nil {
+			log.Print(err)
+		}
 		file.Close()
 	}
 }

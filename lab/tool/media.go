@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -83,6 +84,21 @@ func carrier(arguments []string) error {
 	}
 }
 
+// ask for the token of the instance metadata, as the SDKs of AWS do; tells the status.
+func ask([]string) error {
+	request, err := http.NewRequest(http.MethodPut, "http://169.254.169.254/latest/api/token", nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-aws-ec2-metadata-token-ttl-seconds", "60")
+	response, err := (&http.Client{Timeout: 3 * time.Second}).Do(request)
+	if err != nil {
+		return err
+	}
+	fmt.Println(response.StatusCode)
+	return response.Body.Close()
+}
+
 // carried are the calls of a service: files NAME.CALL.
 func carried(name string) []string {
 	calls, _ := filepath.Glob(filepath.Join(callsDirectory, name+".*"))
@@ -93,7 +109,9 @@ func carried(name string) []string {
 func note(name, text string) {
 	file, err := os.OpenFile(filepath.Join(callsDirectory, "told-"+name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err == nil {
-		fmt.Fprintln(file, text)
+		if _, err := fmt.Fprintln(file, text); err != nil {
+			log.Print(err)
+		}
 		file.Close()
 	}
 }

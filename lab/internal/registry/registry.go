@@ -184,7 +184,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 			if code := refuse(client, repository); code != 0 {
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(code)
-				fmt.Fprint(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`)
+				io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`)
 				return
 			}
 		}
