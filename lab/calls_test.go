@@ -280,9 +280,9 @@ func TestCalls(t *testing.T) {
 		all.Wait()
 	}
 	during("Redis is away for 16 s", 250*time.Millisecond, 100, func() {
-		every(masters, "docker pause redis")
+		every(masters, "docker kill redis")
 		time.Sleep(16 * time.Second)
-		every(masters, "docker unpause redis")
+		every(masters, "docker start redis")
 	})
 	reachable(t, s, map[string][]*Machine{"MainMasters": masters, "TurnTurn": s.fleet()})
 	during("health checks of TURN and RTMPS fail for a minute", 250*time.Millisecond, 0, func() {
@@ -304,16 +304,6 @@ func TestCalls(t *testing.T) {
 		must(s.RestoreZone(region + "d"))
 	})
 	reachable(t, s, map[string][]*Machine{"MainMasters": masters})
-	during("an update rolls all four masters", 2*time.Second, 1, func() {
-		if err := s.Update(map[string]any{"DiskSize": 60}); err != nil {
-			t.Error(err)
-		}
-	})
-	during("an instance refresh drains all Media Nodes", 250*time.Millisecond, 0, func() {
-		owner(t, s, "StartInstanceRefresh", "AutoScalingGroupName", s.Machine(MediaGroup).tags[groupTag], "Preferences.MinHealthyPercentage", "100", "Preferences.MaxHealthyPercentage", "200")
-		eventually(t, "four Media Nodes", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.machines[MediaGroup]) == 4 })
-		time.Sleep(10 * time.Second)
-	})
 	r := long.result(t, true)
 	figures("six calls around which all of this happens", r)
 	if r.Packets.Lost > 0 || r.Packets.Received == 0 {
@@ -326,7 +316,6 @@ func TestCalls(t *testing.T) {
 			t.Errorf("%s: a silence of %s, %d of %d calls failed: %s", p.name, longest, failed, tried, strings.Join(reasons, "; "))
 		}
 	}
-	eventually(t, "the end of the refresh", func() bool { return s.Refresh(MediaGroup) == "Successful" })
 }
 
 // TestCallsOfAMediaNodeThatIsKilled are rebuilt on another one; those on the others notice nothing.

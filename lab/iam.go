@@ -91,6 +91,9 @@ var resources = map[string]map[string]called{
 		if m := s.machineById(r.text("InstanceId")); names == nil && m != nil {
 			names = []string{m.tags[groupTag]}
 		}
+		if names == nil && r.text("InstanceId") != "" {
+			names = []string{"of-an-unknown-instance"}
+		}
 		for _, name := range names {
 			arns = append(arns, arn("autoscaling", "autoScalingGroup:00000000-0000-0000-0000-000000000000:autoScalingGroupName/"+name))
 		}

@@ -94,21 +94,24 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 	}
 }
 
-// balance tells the load balancers what Auto Scaling did with a target of a target group, by its logical id.
+// balance tells the load balancers what Auto Scaling did with a target of a target group, by its logical id. A terminated instance is no target any
+// more, whatever Auto Scaling still does.
 func (s *Stack) balance(group string, m *Machine, state string) error {
-	ip := netip.MustParseAddr(m.Ip)
-	if !vpc.Has(ip) {
-		return nil // its instance is gone, and so is the target
+	if m.gone() {
+		return nil
 	}
-	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), ip, 0,
-		map[string]vpcnet.TargetState{"registered": vpcnet.Registered, "draining": vpcnet.Draining, "gone": vpcnet.Gone}[state])
+	return s.setTarget(group, m, map[string]vpcnet.TargetState{"registered": vpcnet.Registered, "draining": vpcnet.Draining, "gone": vpcnet.Gone}[state])
+}
+
+func (s *Stack) setTarget(group string, m *Machine, state vpcnet.TargetState) error {
+	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), netip.MustParseAddr(m.Ip), 0, state)
 }
 
 // dropTargets is what Elastic Load Balancing does when an instance is terminated: nothing reaches it any more.
 func (s *Stack) dropTargets(m *Machine) error {
 	for group, state := range s.TargetStates(m) {
 		if state != "gone" {
-			if err := s.balance(group, m, "gone"); err != nil {
+			if err := s.setTarget(group, m, vpcnet.Gone); err != nil {
 				return err
 			}
 		}

@@ -608,8 +608,10 @@ func (m *Machine) Terminate(hold Hold) {
 	again := m.ended
 	m.ended = true
 	m.mu.Unlock()
-	if err := m.stack.dropTargets(m); err != nil {
-		m.stack.complain("%s: %s", m.Id, err)
+	if !again {
+		if err := m.stack.dropTargets(m); err != nil && !m.stack.over() {
+			m.stack.complain("%s: %s", m.Id, err)
+		}
 	}
 	m.power.Lock()
 	defer m.power.Unlock()

@@ -109,7 +109,9 @@ func TestTerminationOrder(t *testing.T) {
 		begun := time.Now()
 		s.ScaleIn(m)
 		// From here on the node itself tries as well, so the refusals are those of its own hook.
-		expect(t, "target lifecycle state", m.Shell("curl -s -H \"X-aws-ec2-metadata-token: $(curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)\" http://169.254.169.254/latest/meta-data/autoscaling/target-lifecycle-state"), "Terminated")
+		eventually(t, "the target lifecycle state", func() bool {
+			return m.Shell("curl -s -H \"X-aws-ec2-metadata-token: $(curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)\" http://169.254.169.254/latest/meta-data/autoscaling/target-lifecycle-state") == "Terminated"
+		})
 		expect(t, "state", s.State(m), "Terminating")
 		expect(t, "targets", fmt.Sprint(s.TargetStates(m)), "map[MainRtmp:draining TurnTurn:draining]")
 		refused(heartbeat+"drain", "while it is deregistered")
