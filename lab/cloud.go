@@ -200,8 +200,8 @@ func (c *Cloud) newLayer() error {
 			return err
 		}
 	}
-	for _, name := range []string{"usr/bin/sleep", "usr/local/sbin/timeout", "usr/local/sbin/mkfs.xfs", "usr/local/sbin/cp", "usr/local/sbin/mv", "usr/local/sbin/umount",
-		"usr/local/sbin/mount", "usr/local/sbin/find", "usr/local/sbin/rm", "usr/local/sbin/xfs_growfs"} {
+	for _, name := range []string{"usr/bin/sleep", "usr/local/sbin/timeout", "usr/local/sbin/cp", "usr/local/sbin/mv", "usr/local/sbin/umount",
+		"usr/local/sbin/mount", "usr/local/sbin/find", "usr/local/sbin/rm"} {
 		if err := os.Symlink("/usr/lib/lab/tool", filepath.Join(layer, name)); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func TestCreationAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	for i := range repetitions {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
-			options := Options{Row: fmt.Sprintf("TestCreationAgainAndAgain (longest of %d)", repetitions), Media: 2, Scale: 50, Delay: someDelay}
+			options := Options{Row: fmt.Sprintf("TestCreationAgainAndAgain (longest of %d)", repetitions), Media: 2, Delay: someDelay}
 			scenario(t, options, nil, func(t testing.TB, s *Stack) { checkCluster(t, s) })
 		})
 	}

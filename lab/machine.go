@@ -60,6 +60,7 @@ type Machine struct {
 
 	power    sync.Mutex // one change of power at a time
 	letGo    sync.Mutex // of interface and volume
+	serving  sync.Mutex // one change of the metadata service at a time
 	mu       sync.Mutex
 	process  *exec.Cmd
 	halted   chan bool // closed at the end of the process
@@ -128,7 +129,9 @@ func (m *Machine) create(userData string) {
 	put("var/lib/lab-calls/.keep", "", 0o644)
 	if options.Distribution == AmazonLinux {
 		put("usr/bin/dnf", standin("dnf"), 0o755)
-		link("usr/bin/aws", "/usr/lib/lab/tool")
+		for _, name := range []string{"usr/bin/aws", "usr/local/sbin/mkfs.xfs", "usr/local/sbin/xfs_growfs"} { // Ubuntu has none of them until it installs them
+			link(name, "/usr/lib/lab/tool")
+		}
 		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/yum.repos.d"), 0o755))
 	} else {
 		put("usr/bin/snap", standin("snap"), 0o755)
@@ -370,6 +373,8 @@ func waitUntilGone(file string) {
 // serveMetadata starts amazon-ec2-metadata-mock, IMDSv2 only. Paths of its that no node asks for take our tags, and the state
 // that Auto Scaling wants, of which the mock knows but two.
 func (m *Machine) serveMetadata() error {
+	m.serving.Lock()
+	defer m.serving.Unlock()
 	m.stopMetadata()
 	pid, err := m.pid()
 	if err != nil {
@@ -419,6 +424,9 @@ func (m *Machine) serveMetadata() error {
 	} {
 		words := strings.Fields(command)
 		if _, err := run(words[0], words[1:]...); err != nil {
+			if _, off := m.pid(); off != nil {
+				return off // the power went meanwhile
+			}
 			return err
 		}
 	}

@@ -230,8 +230,8 @@ func TestHookTimeouts(t *testing.T) {
 			s.ScaleIn(m)
 		}
 		eventually(t, "its hook", is(s, beating, "Terminating:Wait"))
-		begun := time.Now()
-		for beats := 0; s.State(beating) == "Terminating:Wait" && time.Since(begun) < 2*time.Minute; time.Sleep(100 * time.Millisecond) {
+		begun := s.now()
+		for beats := 0; s.State(beating) == "Terminating:Wait" && s.now().Sub(begun) < 2*time.Minute; time.Sleep(100 * time.Millisecond) {
 			if _, err := s.AutoScaling("RecordLifecycleActionHeartbeat", "AutoScalingGroupName", beating.tags[groupTag], "InstanceId", beating.Id, "LifecycleHookName", "drain"); err == nil {
 				beats++
 			}
@@ -242,7 +242,7 @@ func TestHookTimeouts(t *testing.T) {
 				expect(t, "result without", result, "expired: ABANDON")
 			}
 		}
-		if lasted := time.Since(begun); lasted < 45*time.Second || lasted > 70*time.Second {
+		if lasted := s.now().Sub(begun); lasted < 45*time.Second || lasted > 70*time.Second {
 			t.Errorf("the hook lasted %s, not 100 heartbeat timeouts", lasted)
 		}
 		eventually(t, "its end", is(s, beating, "Terminated"))
