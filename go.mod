@@ -7,7 +7,6 @@ require (
 	github.com/aws/constructs-go/constructs/v10 v10.8.1
 	github.com/aws/jsii-runtime-go v1.139.0
 	github.com/cdklabs/cdk-nag-go/cdknag/v2 v2.35.0
-	github.com/evanw/esbuild v0.28.2
 	golang.org/x/mod v0.38.0
 	mvdan.cc/sh/v3 v3.13.0
 )

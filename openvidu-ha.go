@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscertificatemanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
@@ -55,6 +56,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		Description:                 jsii.String("OpenVidu High Availability " + version),
 		Synthesizer:                 awscdk.NewLegacyStackSynthesizer(), // no assets, hence no bootstrapped account
 		SuppressTemplateIndentation: jsii.Bool(true),
+		// For the CDK CLI: it is no part of the template.
+		TerminationProtection: jsii.Bool(true),
 	})
 	p := newParameters(stack)
 	stack.AddMetadata(jsii.String("OpenViduHA"), map[string]any{"Version": version})
@@ -71,6 +74,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 	retain := p.when("Retain", "RetainVolumes", "true")
 	s3 := p.when("WithS3", "RecordingsStorage", "S3")
 	alarms := p.given("WithAlarms", p.text("AlarmTopicArn"))
+	keyed := p.given("WithKey", p.text("KmsKeyArn"))
+	key := awskms.Key_FromKeyArn(stack, jsii.String("Key"), p.text("KmsKeyArn"))
 
 	preflight := constructs.NewPreflight(stack, jsii.String("Preflight"), &constructs.PreflightProps{
 		VpcId:                 p.text("OpenViduVPC"),
@@ -93,6 +98,7 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		HostedZoneId:          p.text("HostedZoneId"),
 		DiskSize:              p.number("DiskSize"),
 		RetainVolumes:         p.text("RetainVolumes"),
+		KmsKeyArn:             p.text("KmsKeyArn"),
 		RecordingsStorage:     p.text("RecordingsStorage"),
 		AppDataBucketName:     p.text("S3AppDataBucketName"),
 		ClusterDataBucketName: p.text("S3ClusterDataBucketName"),
@@ -106,6 +112,9 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 			KeyPair:        awsec2.KeyPair_FromKeyPairName(stack, jsii.String(role+"Key"), p.text("KeyName")),
 			RootDeviceName: preflight.RootDeviceName(),
 			RootVolumeSize: awscdk.Size_Gibibytes(p.number(role + "NodeRootVolumeSize")),
+
+			RootVolumeKey:     key,
+			RootVolumeKeyWhen: keyed,
 		}
 	}
 
@@ -123,6 +132,8 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		RetainWhen:            retain,
 		SnapshotRetentionDays: p.number("SnapshotRetentionDays"),
 		SnapshotIds:           &restored,
+		EncryptionKey:         key,
+		EncryptionKeyWhen:     keyed,
 	})
 	buckets := constructs.NewRecordingBuckets(stack, jsii.String("S3"), &constructs.RecordingBucketsProps{
 		AppDataBucketName:     p.text("S3AppDataBucketName"),
@@ -146,6 +157,9 @@ func newStack(app awscdk.App, id string) awscdk.Stack {
 		PrivateIps:               &ips,
 		RestoredSecret:           awssecretsmanager.Secret_FromSecretCompleteArn(stack, jsii.String("RestoredSecret"), p.text("RestoredSharedInfoArn")),
 		RestoredSecretWhen:       secret,
+		SecretEncryptionKey:      key,
+		SecretEncryptionKeyWhen:  keyed,
+		RequireSameInstallerWhen: p.when("SameInstaller", "RequireSameInstaller", "true"),
 	})
 	media := constructs.NewMediaFleet(stack, jsii.String("Media"), &constructs.MediaFleetProps{
 		InstanceProps:        instance("Media"),

@@ -26,10 +26,12 @@ const (
 	sectionS3      = "(Optional) Recordings in S3"
 	sectionRestore = "(Optional) Restore from snapshots"
 	sectionAlarms  = "(Optional) Monitoring configuration"
+	sectionSecure  = "(Optional) Security configuration"
 
 	domainLength = 253 // of a name in DNS, in characters
 
 	certificatePattern = `arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[A-Za-z0-9-]+`
+	keyPattern         = `arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+`
 	topicPattern       = `arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}`
 	// Any type, also one that is newer than this template.
 	instanceTypePattern = `^[a-z][a-z0-9-]*\.[a-z0-9-]+$`
@@ -61,11 +63,11 @@ var parameterTable = []parameter{
 	{sectionCluster, "OpenViduLicense", "OpenVidu license", awscdk.CfnParameterProps{
 		Description:           jsii.String("License key of your OpenVidu account."),
 		NoEcho:                jsii.Bool(true),
-		AllowedPattern:        jsii.String(`^\S+$`),
+		AllowedPattern:        jsii.String(constructs.LicensePattern),
 		ConstraintDescription: jsii.String("Give the license key, without spaces."),
 	}},
 	{sectionCluster, "RTCEngine", "RTC engine", awscdk.CfnParameterProps{
-		Description:           jsii.String("Media engine; mediasoup is experimental, not for production."),
+		Description:           jsii.String("Media engine: pion is LiveKit's own, mediasoup OpenVidu's."),
 		Default:               constructs.DefaultRtcEngine,
 		AllowedValues:         jsii.Strings("pion", "mediasoup"),
 		ConstraintDescription: jsii.String("Choose pion or mediasoup."),
@@ -76,8 +78,8 @@ var parameterTable = []parameter{
 		AllowedPattern:        jsii.String(constructs.VersionPattern),
 		ConstraintDescription: jsii.String("Give a release from 3.8.0 on, like 3.9.0."),
 	}},
-	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin")},
-	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet")},
+	{sectionCluster, "InitialMeetAdminPassword", "Meet admin password", initial("Password of OpenVidu Meet's user admin", "a random one, in the secret")},
+	{sectionCluster, "InitialMeetApiKey", "Meet API key", initial("API key of OpenVidu Meet", "none; make one in OpenVidu Meet")},
 	{sectionCluster, "AdditionalInstallFlags", "Additional install flags", awscdk.CfnParameterProps{
 		Description:           jsii.String("Flags for OpenVidu's installer on all nodes, separated by commas."),
 		Default:               "",
@@ -184,8 +186,8 @@ var parameterTable = []parameter{
 	{sectionRestore, "RestoredSharedInfoArn", "Secret of the restored cluster", awscdk.CfnParameterProps{
 		Description:           jsii.String("ARN of a secret with the content of that cluster's OpenViduSharedInfo: its data needs its credentials. Empty: none. Decided once."),
 		Default:               "",
-		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+$`),
-		ConstraintDescription: jsii.String("Give the ARN of a secret, or nothing."),
+		AllowedPattern:        jsii.String(`^$|^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,512}-[A-Za-z0-9]{6}$`),
+		ConstraintDescription: jsii.String("Give the whole ARN of one secret, or nothing."),
 	}},
 
 	{sectionAlarms, "AlarmTopicArn", "Alarm topic ARN", awscdk.CfnParameterProps{
@@ -193,6 +195,19 @@ var parameterTable = []parameter{
 		Default:               "",
 		AllowedPattern:        jsii.String("^$|^" + topicPattern + "$"),
 		ConstraintDescription: jsii.String("Give the ARN of a standard SNS topic, or nothing."),
+	}},
+
+	{sectionSecure, "KmsKeyArn", "KMS key ARN", awscdk.CfnParameterProps{
+		Description:           jsii.String("Key of this region that encrypts data volumes, snapshots, root volumes and secrets; its policy must admit Auto Scaling. Empty: the account's own keys. Decided once."),
+		Default:               "",
+		AllowedPattern:        jsii.String("^$|^" + keyPattern + "$"),
+		ConstraintDescription: jsii.String("Give the ARN of a symmetric key of KMS, not of an alias, or nothing."),
+	}},
+	{sectionSecure, "RequireSameInstaller", "Require the same installer", awscdk.CfnParameterProps{
+		Description:           jsii.String("Refuse an installer that differs from the first one of its release? A release that is published anew then stops new nodes."),
+		Default:               "false",
+		AllowedValues:         jsii.Strings("true", "false"),
+		ConstraintDescription: jsii.String("Choose true or false."),
 	}},
 }
 
@@ -205,12 +220,12 @@ func instanceType(nodes string) awscdk.CfnParameterProps {
 	}
 }
 
-func initial(what string) awscdk.CfnParameterProps {
+func initial(what, otherwise string) awscdk.CfnParameterProps {
 	return awscdk.CfnParameterProps{
-		Description:           jsii.String(what + ", at first. Empty: a random one, in the secret. It counts at creation only."),
+		Description:           jsii.String(what + ", at first. Empty: " + otherwise + ". It counts at creation only."),
 		Default:               "",
 		NoEcho:                jsii.Bool(true),
-		AllowedPattern:        jsii.String(`^$|^[A-Za-z0-9_.,:@%+=-]{8,128}$`),
+		AllowedPattern:        jsii.String(constructs.InitialPattern),
 		ConstraintDescription: jsii.String("Give 8 to 128 letters, digits or _.,:@%+=-, or nothing."),
 	}
 }

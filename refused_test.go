@@ -36,7 +36,8 @@ Every bad input that the tests try, and the message that it gets. This page is w
 A wrong parameter is refused before anything that costs is built. What CloudFormation can check alone it refuses before it
 starts; the rest the preflight function refuses within seconds, as the first resource of the stack, all of it in one message
 of at most 1,000 characters. A check that could not be made, because a permission is missing or AWS did not answer, refuses
-nothing: the log group `+"`PreflightFunctionLogs`"+` says so.
+nothing: the log group `+"`PreflightFunctionLogs`"+` says so. What is denied is asked again for a minute first, since the policies of a new
+stack take a moment until they hold.
 
 ## Patterns and ranges
 

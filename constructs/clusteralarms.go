@@ -26,6 +26,10 @@ const (
 	metricDimension = "Cluster"
 	metricDiskUsed  = "disk_used_percent" // of a data volume, or a root volume
 	metricDrain     = "DrainMinutes"      // since a Media Node began to drain
+	metricInstaller = "InstallerChanged"  // another SHA-256 than the first node of the release had
+
+	// metricRetained is Auto Scaling's own: nodes that stay because their drain was abandoned.
+	metricRetained = "GroupTerminatingRetainedInstances"
 )
 
 // ClusterAlarmsProps are the properties of ClusterAlarms.
@@ -65,6 +69,7 @@ type clusterAlarms struct {
 
 // NewClusterAlarms makes the alarms. It panics on wrong props, with all problems at once.
 func NewClusterAlarms(scope constructs.Construct, id *string, props *ClusterAlarmsProps) ClusterAlarms {
+	props = orNew(props)
 	var wrong problems
 	wrong.cluster(scope, props.Masters, props.Fleet, props.LoadBalancer)
 	wrong.report(scope, id)
@@ -104,6 +109,27 @@ func NewClusterAlarms(scope constructs.Construct, id *string, props *ClusterAlar
 		Threshold:          jsii.Number(longDrainMinutes),
 		EvaluationPeriods:  jsii.Number(1),
 		TreatMissingData:   awscloudwatch.TreatMissingData_NOT_BREACHING, // nothing drains
+	})
+	a.add("InstallerChanged", props.Condition, &awscloudwatch.AlarmProps{
+		AlarmDescription: jsii.String("A node met another installer than the first node of the same release: see its log. OpenVidu may have published the release anew; " +
+			"if it did not, somebody else may have."),
+		Metric:            clusterMetric(props.Masters, metricInstaller),
+		Threshold:         jsii.Number(1),
+		EvaluationPeriods: jsii.Number(1),
+		TreatMissingData:  awscloudwatch.TreatMissingData_NOT_BREACHING, // only a difference is reported
+	})
+	a.add("NodeRetained", props.Condition, &awscloudwatch.AlarmProps{
+		AlarmDescription: jsii.String("A Media Node still carried calls after 48 hours of draining. Auto Scaling keeps it running, and you pay for it, until you end it: " +
+			"see docs/recovery.md, Retained Media Nodes."),
+		Metric: awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
+			Namespace:     jsii.String("AWS/AutoScaling"),
+			MetricName:    jsii.String(metricRetained),
+			DimensionsMap: &map[string]*string{"AutoScalingGroupName": props.Fleet.Group().AutoScalingGroupName()},
+			Statistic:     awscloudwatch.Stats_MAXIMUM(),
+		}),
+		Threshold:         jsii.Number(1),
+		EvaluationPeriods: jsii.Number(1),
+		TreatMissingData:  awscloudwatch.TreatMissingData_NOT_BREACHING,
 	})
 	a.addExpiry("CertificateExpires", props.Condition, props.LoadBalancer.certificate())
 	if props.Turn != nil {

@@ -34,6 +34,7 @@ type clusterDashboard struct {
 
 // NewClusterDashboard makes the dashboard. It panics on wrong props, with all problems at once.
 func NewClusterDashboard(scope constructs.Construct, id *string, props *ClusterDashboardProps) ClusterDashboard {
+	props = orNew(props)
 	var wrong problems
 	wrong.cluster(scope, props.Masters, props.Fleet, props.LoadBalancer)
 	wrong.report(scope, id)

@@ -267,11 +267,12 @@ func TestPropsReachTheResources(t *testing.T) {
 			t.Errorf("settings lack %s: %s", want, fill)
 		}
 	}
-	if roles := text(ofType(resources, "AWS::IAM::Role")); !strings.Contains(roles, `"kms:CreateGrant"`) || !strings.Contains(roles, `"kms:GrantIsForAWSResource":true`) {
+	roles := text(ofType(resources, "AWS::IAM::Role"))
+	if !strings.Contains(roles, `"kms:CreateGrant"`) || !strings.Contains(roles, `"kms:GrantIsForAWSResource":true`) {
 		t.Errorf("no master may attach a volume with this key: %s", roles)
 	}
-	if !strings.Contains(fill, "DefaultPolicy") {
-		t.Errorf("the function may run before it may use the key: %s", fill)
+	if !strings.Contains(roles, `"Action":["kms:Decrypt","kms:GenerateDataKey"]`) || len(ofType(resources, "AWS::IAM::Policy")) > 0 {
+		t.Errorf("the function may run before it may use the key: %s", roles)
 	}
 	if secret := ofType(resources, "AWS::SecretsManager::Secret")[0].Properties; secret["KmsKeyId"] == nil {
 		t.Errorf("secret: %v", secret)
@@ -330,9 +331,10 @@ func TestMastersTellEachInstanceItsSlotAndGroup(t *testing.T) {
 	p := newProgram(t, "a", "b", "c", "d")
 	constructs.NewMasterCluster(p.stack, jsii.String("Masters"), p.masterProps())
 	slots := map[string]bool{}
-	for id, r := range p.resources() {
+	resources := p.resources()
+	for id, r := range resources {
 		if r.Type == "AWS::AutoScaling::AutoScalingGroup" {
-			match := regexp.MustCompile(`"Key":"OpenViduMasterSlot","PropagateAtLaunch":true,"Value":"(\d) (\w+)"`).FindStringSubmatch(text(r.Properties))
+			match := regexp.MustCompile(`\nSLOT='(\d)'\n(?s:.*)\nGROUP='(\w+)'\n`).FindStringSubmatch(userDataOf(resources, r))
 			if match == nil || match[2] != id {
 				t.Errorf("%s says %v: a rolling update would wait for the signal of another group", id, match)
 				continue
@@ -345,6 +347,23 @@ func TestMastersTellEachInstanceItsSlotAndGroup(t *testing.T) {
 	}
 }
 
+// userDataOf a group's launch template, with references as [].
+func userDataOf(resources map[string]resource, group resource) string {
+	launch := group.Properties["LaunchTemplate"].(map[string]any)["LaunchTemplateId"].(map[string]any)["Ref"].(string)
+	data := resources[launch].Properties["LaunchTemplateData"].(map[string]any)["UserData"].(map[string]any)["Fn::Base64"].(map[string]any)
+	var out strings.Builder
+	for _, part := range data["Fn::Join"].([]any)[1].([]any) {
+		if words, ok := part.(string); ok {
+			out.WriteString(words)
+		} else if reference, ok := part.(map[string]any)["Ref"]; ok {
+			fmt.Fprint(&out, reference)
+		} else {
+			out.WriteString("[]")
+		}
+	}
+	return out.String()
+}
+
 func TestFleetMayLiveInAStackOfItsOwn(t *testing.T) {
 	p := newProgram(t, "a", "b", "c")
 	masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), p.masterProps())
@@ -355,6 +374,10 @@ func TestFleetMayLiveInAStackOfItsOwn(t *testing.T) {
 	resources := p.resourcesOf("Other")
 	if got := len(ofType(resources, "AWS::AutoScaling::AutoScalingGroup")); got != 1 {
 		t.Errorf("%d groups", got)
+	}
+	// Launches that fail are that stack's matter.
+	if rules, functions := ofType(resources, "AWS::Events::Rule"), ofType(resources, "AWS::Lambda::Function"); len(rules) != 1 || len(functions) != 1 {
+		t.Errorf("%d rules and %d functions hear of failed launches", len(rules), len(functions))
 	}
 	if got := len(ofType(resources, "AWS::EC2::SecurityGroupIngress")); got != 12 {
 		t.Errorf("%d rules between masters and fleet, want 9 + 3 of the port table", got)

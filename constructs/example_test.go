@@ -136,7 +136,7 @@ func ExampleMainLoadBalancer() {
 
 	count(dir, "Video", "AWS::ElasticLoadBalancingV2::Listener", "AWS::ElasticLoadBalancingV2::TargetGroup")
 	// Output:
-	// AWS::ElasticLoadBalancingV2::Listener: 4
+	// AWS::ElasticLoadBalancingV2::Listener: 5
 	// AWS::ElasticLoadBalancingV2::TargetGroup: 5
 }
 
@@ -152,7 +152,7 @@ func Example_twoClusters() {
 	count(dir, "Video", "AWS::AutoScaling::AutoScalingGroup", "AWS::SecretsManager::Secret")
 	// Output:
 	// AWS::AutoScaling::AutoScalingGroup: 10
-	// AWS::SecretsManager::Secret: 2
+	// AWS::SecretsManager::Secret: 4
 }
 
 // Tags reach every resource that can have them, and through the groups the instances.
@@ -180,6 +180,7 @@ func Example_tags() {
 	// AWS::EC2::NetworkInterface
 	// AWS::EC2::SecurityGroup
 	// AWS::EC2::Volume
+	// AWS::Events::Rule
 	// AWS::IAM::Role
 	// AWS::Lambda::Function
 	// AWS::Logs::LogGroup
@@ -258,6 +259,7 @@ func ExampleNewMainLoadBalancer_withoutTurnDomain() {
 	// Unordered output:
 	// TLS 443
 	// TLS 1935
+	// TLS 1945
 	// TCP 80
 }
 
@@ -352,7 +354,7 @@ func ExampleNewClusterAlarms() {
 	}
 	fmt.Println(told, "of", len(*alarms.Alarms()))
 	// Output:
-	// 5 of 5
+	// 7 of 7
 }
 
 // What follows is what the examples have in common; a program of yours has its own.

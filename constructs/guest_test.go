@@ -152,8 +152,8 @@ func TestEveryRoleTakesAPermissionsBoundary(t *testing.T) {
 			t.Errorf("a role's boundary is %s: %s", boundary, text(role))
 		}
 	}
-	if len(roles) != 4 {
-		t.Errorf("%d roles, want those of masters, Media Nodes, function and snapshots", len(roles))
+	if len(roles) != 5 {
+		t.Errorf("%d roles, want those of masters, Media Nodes, three functions and snapshots", len(roles))
 	}
 }
 

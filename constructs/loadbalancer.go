@@ -59,8 +59,9 @@ func (p *LoadBalancerProps) certificate(scope constructs.Construct, domain *stri
 func (p *LoadBalancerProps) dualStack() bool { return p.IpAddressType == nlb.IpAddressType_DUAL_STACK }
 
 // newLoadBalancer has its security group from the start (none can be added later). Cross-zone: four masters and a scaling
-// fleet never spread evenly over the zones.
-func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domain *string, group awsec2.SecurityGroup) nlb.NetworkLoadBalancer {
+// fleet never spread evenly over the zones. It comes after the masters' interfaces: its own, in the same subnets, take any
+// address, also one that a restored master needs.
+func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domain *string, group awsec2.SecurityGroup, interfaces []awscdk.CfnResource) nlb.NetworkLoadBalancer {
 	subnets := props.VpcSubnets
 	if subnets == nil {
 		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC, OnePerAz: jsii.Bool(true)}
@@ -73,6 +74,12 @@ func newLoadBalancer(scope constructs.Construct, props *LoadBalancerProps, domai
 		CrossZoneEnabled: jsii.Bool(true),
 		SecurityGroups:   &[]awsec2.ISecurityGroup{group},
 	})
+	for _, other := range interfaces {
+		if !sameStack(balancer, other) {
+			continue
+		}
+		balancer.Node().DefaultChild().(awscdk.CfnResource).AddResourceDependency(other, nil)
+	}
 	compliance.Accept(balancer, "Access logs take a bucket, which is the account's: see LogAccessLogs of the load balancer.",
 		"AwsSolutions-ELB2", "NIST.800.53.R5-ELBLoggingEnabled")
 	compliance.Accept(balancer, "It holds no data, and protected it would keep its stack from being deleted.", "NIST.800.53.R5-ELBDeletionProtectionEnabled")
@@ -119,19 +126,27 @@ func chinaCondition(scope constructs.Construct) awscdk.CfnCondition {
 	})
 }
 
-// keepConnections is for calls and streams, which live in one connection: a failed health check must not cut it.
+// deregistrationSeconds is how long a target that leaves a group stays in draining, whatever still runs on it. Auto Scaling waits for
+// that before the termination hook begins, and so before a node that has drained may go (EC2 Auto Scaling User Guide, How lifecycle
+// hooks work in Auto Scaling groups): an hour here would be an hour of each node that ends. Connections do not need it: a load
+// balancer keeps those of a healthy target that it deregistered, see keepConnections, and the hook keeps the node.
+const deregistrationSeconds = 60
+
+// keepConnections is for calls and streams, which live in one connection: neither a failed health check nor the end of the
+// deregistration must cut it.
 func keepConnections(targets nlb.NetworkTargetGroup) {
+	targets.SetAttribute(jsii.String("deregistration_delay.connection_termination.enabled"), jsii.String("false"))
 	targets.SetAttribute(jsii.String("target_health_state.unhealthy.connection_termination.enabled"), jsii.String("false"))
 }
 
 // newTargetGroup is for instances; their health is checked over HTTP on a port of its own.
-func newTargetGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, port, healthPort int, healthPath string, deregistration awscdk.Duration) nlb.NetworkTargetGroup {
+func newTargetGroup(scope constructs.Construct, id string, vpc awsec2.IVpc, port, healthPort int, healthPath string) nlb.NetworkTargetGroup {
 	return nlb.NewNetworkTargetGroup(scope, &id, &nlb.NetworkTargetGroupProps{
 		Vpc:                 vpc,
 		Port:                jsii.Number(port),
 		Protocol:            nlb.Protocol_TCP,
 		TargetType:          nlb.TargetType_INSTANCE,
-		DeregistrationDelay: deregistration,
+		DeregistrationDelay: awscdk.Duration_Seconds(jsii.Number(deregistrationSeconds)),
 		HealthCheck: &nlb.HealthCheck{
 			Protocol: nlb.Protocol_HTTP,
 			Port:     jsii.String(strconv.Itoa(healthPort)),

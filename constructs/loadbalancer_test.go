@@ -19,9 +19,9 @@ func TestTurnSharesTheMainDomainUnlessItHasItsOwn(t *testing.T) {
 		listeners map[float64]float64 // port of the listener to port of its targets
 		open80    bool
 	}{
-		"none":      {nil, map[float64]float64{443: 443, 80: 80, 1935: 1945}, true},
-		"empty":     {jsii.String(""), map[float64]float64{443: 443, 80: 80, 1935: 1945}, true},
-		"of itself": {jsii.String("turn.example.com"), map[float64]float64{443: 7880, 1935: 1945}, false},
+		"none":      {nil, map[float64]float64{443: 443, 80: 80, 1935: 1945, 1945: 1945}, true},
+		"empty":     {jsii.String(""), map[float64]float64{443: 443, 80: 80, 1935: 1945, 1945: 1945}, true},
+		"of itself": {jsii.String("turn.example.com"), map[float64]float64{443: 7880, 1935: 1945, 1945: 1945}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProgram(t, "a", "b")

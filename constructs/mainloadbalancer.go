@@ -17,11 +17,11 @@ type MainLoadBalancerProps struct {
 
 	// Masters that answer on 443. Required.
 	Masters MasterCluster
-	// Fleet that takes RTMPS on 1935. Required.
+	// Fleet that takes RTMPS on 1935 and 1945. Required.
 	Fleet MediaFleet
 }
 
-// MainLoadBalancer is the network load balancer of the cluster's domain name: TLS on 443 to the Master Nodes, RTMPS on 1935
+// MainLoadBalancer is the network load balancer of the cluster's domain name: TLS on 443 to the Master Nodes, RTMPS on 1935 and 1945
 // to the Media Nodes. Where TURN has no domain of its own, 443 carries TURN too, and port 80 redirects to HTTPS.
 type MainLoadBalancer interface {
 	constructs.Construct
@@ -47,9 +47,13 @@ type mainBalancer struct {
 // NewMainLoadBalancer makes the load balancer and registers masters and fleet. It panics on wrong props, with all problems
 // at once.
 func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoadBalancerProps) MainLoadBalancer {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster")
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
+	wrong.otherStack(scope, "Masters", props.Masters)
+	wrong.otherStack(scope, "Fleet", props.Fleet)
+	wrong.otherVpc(props.Vpc, props.Masters)
 	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
@@ -58,12 +62,11 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 	group := newSecurityGroup(m, props.Vpc, mainLoadBalancer, "OpenVidu main load balancer", props.dualStack())
 	open(m, masterNodes, props.Masters.securityGroup(), mainLoadBalancer, group)
 	open(m, mediaNodes, props.Fleet.securityGroup(), mainLoadBalancer, group)
-	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group)
+	m.balancer = newLoadBalancer(m, &props.LoadBalancerProps, props.Masters.domainName(), group, props.Masters.interfaces())
 	m.tls = props.certificate(m, props.Masters.domainName())
 
 	toMasters := func(id string, port int) nlb.NetworkTargetGroup {
-		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath,
-			awscdk.Duration_Seconds(jsii.Number(30))) // API requests are short; signalling reconnects
+		targets := newTargetGroup(m, id, props.Vpc, port, masterApiPort, masterHealthPath)
 		for _, g := range *props.Masters.Groups() {
 			g.AttachToNetworkTargetGroup(targets)
 		}
@@ -76,13 +79,13 @@ func NewMainLoadBalancer(scope constructs.Construct, id *string, props *MainLoad
 		m.turnOnMain(props, group, https, masters, toMasters, when)
 	}
 
-	// A stream goes on for as long as the Media Node drains.
-	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath,
-		awscdk.Duration_Hours(jsii.Number(1)))
-	keepConnections(rtmp)
+	rtmp := newTargetGroup(m, "Rtmp", props.Vpc, mediaRtmpPort, mediaIngressPort, mediaRtmpHealthPath)
+	keepConnections(rtmp) // a stream goes on for as long as the Media Node drains
 	m.media = rtmp.TargetGroupFullName()
 	props.Fleet.attach(rtmp, nil)
 	newTlsListener(m.balancer, "Rtmps", listenerRtmpsPort, m.tls, rtmp)
+	newTlsListener(m.balancer, "Rtmps1945", listenerRtmps1945Port, m.tls, rtmp)
+	props.Fleet.endBefore(m)
 	return m
 }
 

@@ -2,6 +2,7 @@ package constructs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -31,7 +32,7 @@ type MasterClusterProps struct {
 	License *string
 	// TurnDomainName for TURN over TLS, see TurnTlsEndpoint. Default: none.
 	TurnDomainName *string
-	// RtcEngine of the Media Nodes: pion, or mediasoup (experimental). Default: pion.
+	// RtcEngine of the Media Nodes: pion or mediasoup. Default: pion.
 	RtcEngine *string
 	// OpenViduVersion to install first, 3.8.0 or newer. Later the secret's OPENVIDU_VERSION counts, and a change here is refused
 	// with the way to upgrade. Default: 3.9.0.
@@ -40,7 +41,7 @@ type MasterClusterProps struct {
 	// Default: a random one, in the secret (also for "").
 	InitialMeetAdminPassword *string
 	// InitialMeetApiKey of OpenVidu Meet. It counts at creation only; change it in OpenVidu Meet later.
-	// Default: a random one, in the secret (also for "").
+	// Default: none (also for ""); an administrator makes one in OpenVidu Meet.
 	InitialMeetApiKey *string
 	// RecordingBuckets for recordings and the cluster's own data in S3. Decided once: what is in one place is not found in
 	// the other. Default: MinIO on the volumes.
@@ -52,13 +53,16 @@ type MasterClusterProps struct {
 	// PrivateIps of the four slots, in their order, each free and in its slot's subnet. They must not change later. Data that
 	// is restored wants the addresses that it was written with. Default: any free ones.
 	PrivateIps *[]*string
-	// RestoredSecret is a secret with the content of another cluster's: the credentials that data in restored volumes was
-	// written with. It is read once, at creation. Default: none, new credentials.
+	// RestoredSecret is another cluster's secret, or one with its content: the credentials, the version and the domain that data
+	// in restored volumes was written with. DomainName must be that domain. It is read once, at creation. Default: none, new
+	// credentials.
 	RestoredSecret awssecretsmanager.ISecret
 	// RestoredSecretWhen decides at deployment whether RestoredSecret is read. Default: always.
 	RestoredSecretWhen awscdk.CfnCondition
-	// SecretEncryptionKey of the secret. Default: the account's key for Secrets Manager (aws/secretsmanager).
+	// SecretEncryptionKey of the secrets. Default: the account's key for Secrets Manager (aws/secretsmanager).
 	SecretEncryptionKey awskms.IKey
+	// SecretEncryptionKeyWhen decides at deployment whether SecretEncryptionKey is used. Default: always.
+	SecretEncryptionKeyWhen awscdk.CfnCondition
 	// Vpc of the cluster. Required.
 	Vpc awsec2.IVpc
 	// VpcSubnets of the slots: 1 to 4, in their order, cycled when fewer than four (a, b, c gives a, b, c, a). They must
@@ -72,6 +76,12 @@ type MasterClusterProps struct {
 	// InstallerUrl is where OpenVidu's installers are, without the version, https only.
 	// Default: OpenVidu's own bucket.
 	InstallerUrl *string
+	// RequireSameInstaller refuses an installer that differs from the one that the first node of its release recorded in the
+	// secret. OpenVidu may publish a release anew: then no node is added until the record is removed. Default: false, a
+	// difference is told and the node goes on.
+	RequireSameInstaller *bool
+	// RequireSameInstallerWhen decides at deployment, instead of RequireSameInstaller. Default: RequireSameInstaller decides.
+	RequireSameInstallerWhen awscdk.CfnCondition
 }
 
 // MasterCluster is the four Master Nodes of an OpenVidu High Availability cluster. Each has a slot: a subnet, a private IP
@@ -89,12 +99,15 @@ type MasterCluster interface {
 	Role() awsiam.IRole
 	// SharedInfo is the cluster's secret, with every URL and credential.
 	SharedInfo() SharedInfo
-	// LaunchTemplate of all four nodes.
-	LaunchTemplate() awsec2.LaunchTemplate
+	// LaunchTemplates are one for each slot, in their order: each says which interface and volume are its node's.
+	LaunchTemplates() *[]awsec2.LaunchTemplate
 	// Volumes of the slots.
 	Volumes() RecordingVolumes
 
 	clusterId() *string
+	// clusterPath is what the cluster's id has behind the stack's.
+	clusterPath() string
+	vpc() awsec2.IVpc
 	securityGroup() awsec2.SecurityGroup
 	domainName() *string
 	// turnDomainName is empty where there is none.
@@ -104,22 +117,29 @@ type MasterCluster interface {
 	// installs are the installer's address and additional flags.
 	installs() []bootstrap.Var
 	buckets() RecordingBuckets
+	// interfaces with the fixed addresses.
+	interfaces() []awscdk.CfnResource
+	// launches tells the stack of nodes that never start.
+	launches() *launchFailures
 }
 
 type masterCluster struct {
 	constructs.Construct
-	nodes    node
-	groups   []awsautoscaling.AutoScalingGroup
-	ips      []*string
-	shared   SharedInfo
-	template awsec2.LaunchTemplate
-	volumes  RecordingVolumes
-	props    MasterClusterProps // a copy
-	noTurn   awscdk.CfnCondition
+	nodes     node
+	groups    []awsautoscaling.AutoScalingGroup
+	ips       []*string
+	shared    SharedInfo
+	templates []awsec2.LaunchTemplate
+	volumes   RecordingVolumes
+	props     MasterClusterProps // a copy
+	noTurn    awscdk.CfnCondition
+	enis      []awscdk.CfnResource
+	failures  *launchFailures
 }
 
 // NewMasterCluster makes the four Master Nodes. It panics on wrong props, with all problems at once.
 func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClusterProps) MasterCluster {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the cluster")
 	wrong.required("DomainName", props.DomainName == nil, "give the domain name of the cluster")
@@ -154,17 +174,43 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			}
 		}
 	}
-	props.InstanceProps.check(&wrong)
+	if props.Vpc != nil {
+		wrong.isolated(props.Vpc, slots)
+	}
+	wrong.credential("License", props.License, licensePattern, "has a space: give the license key without spaces")
+	wrong.credential("InitialMeetAdminPassword", props.InitialMeetAdminPassword, initialPattern, "is not 8 to 128 letters, digits or _.,:@%+=-")
+	wrong.credential("InitialMeetApiKey", props.InitialMeetApiKey, initialPattern, "is not 8 to 128 letters, digits or _.,:@%+=-")
+	wrong.elements("AdditionalInstallFlags", props.AdditionalInstallFlags)
+	wrong.elements("PrivateIps", props.PrivateIps)
+	props.InstanceProps.check(scope, &wrong)
+	encryption{props.SecretEncryptionKey, props.SecretEncryptionKeyWhen}.check(&wrong, "SecretEncryptionKey")
+	if props.RequireSameInstaller != nil && props.RequireSameInstallerWhen != nil {
+		wrong.add("RequireSameInstaller is %v beside RequireSameInstallerWhen: give one of them", *props.RequireSameInstaller)
+	}
 	if props.Volumes != nil && len(*props.Volumes.VolumeIds()) != MasterNodes {
 		wrong.add("Volumes has %d volumes: give one for each of the %d slots", len(*props.Volumes.VolumeIds()), MasterNodes)
+	} else if props.Volumes != nil {
+		wrong.otherStack(scope, "Volumes", props.Volumes)
+		for i, slot := range slots {
+			if zone, theirs := zoneOf(slot), *props.Volumes.zones()[i]; zone != "" && !*awscdk.Token_IsUnresolved(theirs) && zone != theirs {
+				wrong.add("Volumes: the volume of slot %d is in %s, its subnet in %s: give each the zone of its slot's subnet", i+1, theirs, zone)
+			}
+		}
 	}
 	wrong.report(scope, id)
 
 	c := &masterCluster{props: *props}
 	constructs.NewConstruct_Override(c, scope, id)
+	for prop, value := range map[string]*string{"License": props.License, "InitialMeetAdminPassword": props.InitialMeetAdminPassword, "InitialMeetApiKey": props.InitialMeetApiKey} {
+		if text := or(value, ""); text != "" && !*awscdk.Token_IsUnresolved(text) {
+			awscdk.Annotations_Of(c).AddWarningV2(jsii.String("openvidu-ha:literal"+prop),
+				jsii.String(prop+" is part of the template, where whoever may read the stack reads it: give the value of a parameter with NoEcho"))
+		}
+	}
 	stack := awscdk.Stack_Of(c)
 	// The stack's id is unlike any other's, also after a deletion; the path tells two clusters of a stack apart.
-	cluster := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*c.Node().Path(), *stack.Node().Path()+"/")), nil)
+	path := strings.TrimPrefix(*c.Node().Path(), *stack.Node().Path()+"/")
+	cluster := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+path), nil)
 
 	c.volumes = props.Volumes
 	if c.volumes == nil {
@@ -193,19 +239,26 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			eni.SetPrivateIpAddress((*props.PrivateIps)[i])
 		}
 		enis = append(enis, eni.Ref())
+		c.enis = append(c.enis, eni)
 		c.ips = append(c.ips, eni.AttrPrimaryPrivateIpAddress())
 	}
 	c.volumes.tagPrivateIps(c.ips)
-	c.shared = newSharedInfo(c, props, c.ips)
-	c.nodes = newNode(c, group, cluster, c.shared)
+	c.shared = newSharedInfo(c, props, c.ips, c.volumes)
+	c.nodes = newNode(c, group, cluster, path, c.shared, c.shared.Secret())
 	open(c, masterNodes, group, masterNodes, group)
 
-	c.nodes.policy.AddStatements(
+	c.nodes.add(
+		// OpenVidu's procedures store in the one what they change, and it must reach the other: a version is written, then made the
+		// current one in the place of the version that was read.
+		allow(*c.shared.Secret().SecretArn(), "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
+		allow(*c.shared.mediaSecret().SecretArn(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"),
 		allowAttach(attachInterface, "network-interface", enis),
 		allowAttachTo(clusterTag, cluster, attachInterface, attachVolume),
 		allow("*", "ec2:DescribeNetworkInterfaces"), // cannot be limited to a resource
 		allow(*stack.StackId(), "cloudformation:SignalResource"))
-	c.nodes.policy.AddStatements(c.volumes.attachStatements()...)
+	c.shared.encryption().allow(c.nodes.rights, "SecretKeyWrite", "secretsmanager", "kms:GenerateDataKey")
+	c.nodes.add(c.volumes.attachStatement())
+	c.volumes.encryption().allowVolumes(c.nodes.rights, "VolumesKey")
 	if buckets := props.RecordingBuckets; buckets != nil {
 		c.nodes.role.AddManagedPolicy(buckets.policy())
 	}
@@ -214,22 +267,29 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:*:*:instance/*]")
 	compliance.Accept(c.nodes.role, "Each names one interface or volume: an id belongs to one region and account.",
 		`AwsSolutions-IAM5[/^Resource::\["arn:\$\{AWS::Partition\}:ec2:\*:\*:(network-interface|volume)/\$\{Id\}"/]`)
-	compliance.Accept(c.nodes.role, "Which key encrypts volumes by default is the account's to choose; grants are for EC2 alone, by a condition.",
-		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]")
-	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
+	compliance.Accept(c.nodes.role, "DescribeNetworkInterfaces and what Session Manager needs cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 
-	header := append(c.nodes.header(c, c, props.InstanceProps),
-		bootstrap.List("ENI_IDS", values(enis)...),
-		bootstrap.List("VOLUME_IDS", values(*c.volumes.VolumeIds())...),
+	common := append(c.nodes.header(c, c, props.InstanceProps),
+		bootstrap.Value("MEDIA_SECRET_ARN", *c.shared.mediaSecret().SecretArn()),
 		bootstrap.Value("DISK_SIZE", *numberText(*c.volumes.Size().ToGibibytes(nil))),
 		bootstrap.Value("REVISION", *c.shared.Revision()))
-	c.template = newLaunchTemplate(c, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, header)
 
+	c.failures = newLaunchFailures(c)
 	for i, subnet := range slots {
-		g := awsautoscaling.NewAutoScalingGroup(c, jsii.String(fmt.Sprint("ASG", i+1)), &awsautoscaling.AutoScalingGroupProps{
+		slot := fmt.Sprint(i + 1)
+		// A launch template for each slot, which says what the node is: tags and metadata can be changed by others.
+		template := newLaunchTemplate(c, "LaunchTemplate"+slot, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, append(slices.Clone(common),
+			bootstrap.Value("SLOT", slot),
+			bootstrap.Value("ENI_ID", *enis[i]),
+			bootstrap.Value("VOLUME_ID", *(*c.volumes.VolumeIds())[i]),
+			bootstrap.Value("FIXED_IP", *c.ips[i]),
+			// For SignalResource. Its physical name would close a circle, group -> launch template -> group.
+			bootstrap.Value("GROUP", *awscdk.Lazy_String(&groupOfSlot{c, i}, nil))))
+		c.templates = append(c.templates, template)
+		g := awsautoscaling.NewAutoScalingGroup(c, jsii.String("ASG"+slot), &awsautoscaling.AutoScalingGroupProps{
 			Vpc:                  props.Vpc,
 			VpcSubnets:           &awsec2.SubnetSelection{Subnets: &[]awsec2.ISubnet{subnet}},
-			LaunchTemplate:       c.template,
+			LaunchTemplate:       template,
 			MinCapacity:          jsii.Number(1),
 			MaxCapacity:          jsii.Number(1),
 			MinHealthyPercentage: jsii.Number(0), // terminate, then launch: there is one IP and one volume
@@ -255,14 +315,39 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 			// nothing waits, since the groups have no creation policy.
 			resource.AddResourceDependency(c.groups[i-1].Node().DefaultChild().(awscdk.CfnResource), nil)
 		}
-		c.nodes.tagGroup(g, awscdk.Fn_Sub(jsii.String(fmt.Sprint("${AWS::StackName} Master Node ", i+1)), nil))
-		awscdk.Tags_Of(g).Add(jsii.String(slotTag), jsii.String(fmt.Sprint(i+1, " ", *resource.LogicalId())), nil)
+		c.nodes.tagGroup(g, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Master Node "+slot), nil))
+		awscdk.Tags_Of(g).Add(jsii.String(slotTag), &slot, nil)
 		compliance.Accept(g, "A master answers only when others do: replacing the one that does not would add to an outage.",
 			"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
+		reachable(g, props.Vpc, &awsec2.SubnetSelection{Subnets: &[]awsec2.ISubnet{subnet}})
+		c.failures.hearMaster(g, c.nodes.handle)
 		c.groups = append(c.groups, g)
 	}
-	c.nodes.waitFor(c, MasterNodes, c.template, c.shared.Filled())
+	before := []constructs.IDependable{c.shared.Filled()}
+	for _, template := range c.templates {
+		before = append(before, template)
+	}
+	c.nodes.waitFor(c, MasterNodes, before...)
 	return c
+}
+
+// zoneOf a subnet; "" where only CloudFormation, or nobody, knows it.
+func zoneOf(subnet awsec2.ISubnet) (zone string) {
+	defer func() { _ = recover() }() // the CDK panics for a subnet that was imported without its zone
+	if zone = *subnet.AvailabilityZone(); *awscdk.Token_IsUnresolved(zone) {
+		return ""
+	}
+	return zone
+}
+
+// groupOfSlot gives the logical id of a slot's group, which is made after the launch template that tells it.
+type groupOfSlot struct {
+	cluster *masterCluster
+	slot    int
+}
+
+func (g *groupOfSlot) Produce() *string {
+	return g.cluster.groups[g.slot].Node().DefaultChild().(awscdk.CfnResource).LogicalId()
 }
 
 func (c *masterCluster) Connections() awsec2.Connections            { return c.nodes.group.Connections() }
@@ -271,22 +356,31 @@ func (c *masterCluster) Groups() *[]awsautoscaling.AutoScalingGroup { return &c.
 func (c *masterCluster) PrivateIps() *[]*string                     { return &c.ips }
 func (c *masterCluster) Role() awsiam.IRole                         { return c.nodes.role }
 func (c *masterCluster) SharedInfo() SharedInfo                     { return c.shared }
-func (c *masterCluster) LaunchTemplate() awsec2.LaunchTemplate      { return c.template }
+func (c *masterCluster) LaunchTemplates() *[]awsec2.LaunchTemplate  { return &c.templates }
 func (c *masterCluster) Volumes() RecordingVolumes                  { return c.volumes }
 func (c *masterCluster) ToString() *string                          { return c.Node().Path() }
 
 func (c *masterCluster) clusterId() *string                  { return c.nodes.clusterTag }
+func (c *masterCluster) clusterPath() string                 { return c.nodes.path }
+func (c *masterCluster) vpc() awsec2.IVpc                    { return c.props.Vpc }
 func (c *masterCluster) securityGroup() awsec2.SecurityGroup { return c.nodes.group }
 func (c *masterCluster) domainName() *string                 { return c.props.DomainName }
 func (c *masterCluster) turnDomainName() string              { return or(c.props.TurnDomainName, "") }
 func (c *masterCluster) buckets() RecordingBuckets           { return c.props.RecordingBuckets }
+func (c *masterCluster) interfaces() []awscdk.CfnResource    { return c.enis }
+func (c *masterCluster) launches() *launchFailures           { return c.failures }
 
 func (c *masterCluster) turnOnMainDomain() (bool, awscdk.CfnCondition) {
 	return c.noTurn != nil || c.turnDomainName() == "", c.noTurn
 }
 
 func (c *masterCluster) installs() []bootstrap.Var {
+	same := fmt.Sprint(or(c.props.RequireSameInstaller, false))
+	if when := c.props.RequireSameInstallerWhen; when != nil {
+		same = *awscdk.Fn_ConditionIf(when.LogicalId(), "true", "false").ToString()
+	}
 	return []bootstrap.Var{
+		bootstrap.Value("REQUIRE_SAME_INSTALLER", same),
 		bootstrap.Value("INSTALLER_URL", or(c.props.InstallerUrl, DefaultInstallerUrl)),
 		bootstrap.Value("INSTALL_FLAGS", strings.Join(values(or(c.props.AdditionalInstallFlags, nil)), ",")),
 	}

@@ -72,9 +72,13 @@ type MediaFleet interface {
 
 	// attach registers the fleet with a target group, where the condition holds (nil: always).
 	attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition)
+	// endBefore makes a deletion of the stack end the fleet before what carries its calls in these scopes. Call it when they are whole.
+	endBefore(scopes ...constructs.Construct)
 	securityGroup() awsec2.SecurityGroup
 	turnDomainName() string
 	targetCpu() *float64
+	// interfaces of the masters, with the fixed addresses.
+	interfaces() []awscdk.CfnResource
 }
 
 type mediaFleet struct {
@@ -84,14 +88,24 @@ type mediaFleet struct {
 	fleet    awsautoscaling.AutoScalingGroup
 	template awsec2.LaunchTemplate
 	cpu      float64
+	before   []any // references to what outlives the fleet, where it exists
 }
 
 // NewMediaFleet makes the Media Nodes. It panics on wrong props, with all problems at once.
 func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProps) MediaFleet {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Masters", props.Masters == nil, "give the MasterCluster that the Media Nodes belong to")
 	wrong.required("Vpc", props.Vpc == nil, "give the VPC of the masters")
-	props.InstanceProps.check(&wrong)
+	props.InstanceProps.check(scope, &wrong)
+	wrong.otherVpc(props.Vpc, props.Masters)
+	subnets := props.VpcSubnets
+	if subnets == nil {
+		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
+	}
+	if props.Vpc != nil {
+		wrong.isolated(props.Vpc, subnetsOf(props.Vpc, subnets))
+	}
 	wrong.within("MinCapacity", props.MinCapacity, 0, 1000)
 	wrong.within("MaxCapacity", props.MaxCapacity, 1, 1000)
 	wrong.within("InitialCapacity", props.InitialCapacity, 1, 1000)
@@ -110,12 +124,12 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	masters := props.Masters
 	shared := masters.SharedInfo()
 	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes", true)
-	f.nodes = newNode(f, group, masters.clusterId(), shared)
+	f.nodes = newNode(f, group, masters.clusterId(), masters.clusterPath(), shared, shared.mediaSecret())
 	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
 	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
 
 	// By tag: the ARN of the group would close a circle, group -> launch template -> role -> group.
-	f.nodes.policy.AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+	f.nodes.add(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Actions: jsii.Strings("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 			"autoscaling:SetInstanceHealth"),
 		Resources: jsii.Strings("*"),
@@ -123,9 +137,9 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 			"StringEquals": map[string]any{"aws:ResourceTag/" + clusterTag: f.nodes.clusterTag},
 			"Null":         map[string]any{"aws:ResourceTag/" + slotTag: "true"}, // not the masters' groups
 		},
-	}))
+	}), allow("*", "autoscaling:DescribeAutoScalingInstances")) // how a node learns the name of its group; cannot be limited
 
-	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition.", "AwsSolutions-IAM5[Resource::*]")
+	compliance.Accept(f.nodes.role, "Groups with the cluster's tag alone, by a condition; other calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
 
 	if buckets := masters.buckets(); buckets != nil {
 		f.nodes.role.AddManagedPolicy(buckets.policy())
@@ -134,12 +148,8 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	header := append(f.nodes.header(f, masters, props.InstanceProps),
 		bootstrap.Value("DRAIN_HOOK", drainHook),
 		bootstrap.Value("READY_HOOK", readyHook))
-	f.template = newLaunchTemplate(f, f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
+	f.template = newLaunchTemplate(f, "LaunchTemplate", f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
 
-	subnets := props.VpcSubnets
-	if subnets == nil {
-		subnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PUBLIC}
-	}
 	f.fleet = awsautoscaling.NewAutoScalingGroup(f, jsii.String("ASG"), &awsautoscaling.AutoScalingGroupProps{
 		Vpc:                   props.Vpc,
 		VpcSubnets:            subnets,
@@ -147,6 +157,12 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 		MinCapacity:           &low,
 		MaxCapacity:           &high,
 		DefaultInstanceWarmup: awscdk.Duration_Seconds(jsii.Number(warmupSeconds)),
+		// A node that still carries calls when the hook's 48 hours end abandons it, and stays until somebody ends it (EC2 Auto Scaling
+		// User Guide, instance lifecycle policies). The hook's own default is CONTINUE: a node that is dead, or stopped in the
+		// warm pool, says nothing, and must not stay for ever.
+		InstanceLifecyclePolicy: &awsautoscaling.InstanceLifecyclePolicy{RetentionTriggers: &awsautoscaling.RetentionTriggers{
+			TerminateHookAbandon: awsautoscaling.TerminateHookAbandonAction_RETAIN}},
+		GroupMetrics: &[]awsautoscaling.GroupMetrics{awsautoscaling.NewGroupMetrics(awsautoscaling.NewGroupMetric(jsii.String(metricRetained)))},
 		// Written out for what it does: a stack update leaves the live number of Media Nodes alone.
 		IgnoreUnmodifiedSizeProperties: jsii.Bool(true),
 	})
@@ -163,11 +179,18 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	}
 	compliance.Accept(f.fleet, "The load balancer checks RTMP and TURN alone: a node that fails may carry calls.",
 		"NIST.800.53.R5-AutoScalingGroupELBHealthCheckRequired")
+	failures := masters.launches()
+	if !sameStack(f, masters) {
+		failures = newLaunchFailures(f)
+	}
+	failures.hearMedia(f.fleet, f.nodes.handle)
 	f.nodes.tagGroup(f.fleet, awscdk.Fn_Sub(jsii.String("${AWS::StackName} Media Node"), nil))
 	f.fleet.ScaleOnCpuUtilization(jsii.String("Cpu"), &awsautoscaling.CpuUtilizationScalingProps{
 		TargetUtilizationPercent: &f.cpu,
 	})
 	f.nodes.waitFor(f, 1, f.template, shared.Filled())
+	f.endBefore(masters, f)
+	reachable(f.fleet, props.Vpc, subnets)
 	return f
 }
 
@@ -207,6 +230,33 @@ func (f *mediaFleet) ToString() *string                      { return f.Node().P
 func (f *mediaFleet) securityGroup() awsec2.SecurityGroup { return f.nodes.group }
 func (f *mediaFleet) turnDomainName() string              { return f.masters.turnDomainName() }
 func (f *mediaFleet) targetCpu() *float64                 { return &f.cpu }
+func (f *mediaFleet) interfaces() []awscdk.CfnResource    { return f.masters.interfaces() }
+
+func (f *mediaFleet) endBefore(scopes ...constructs.Construct) {
+	group := f.fleet.Node().DefaultChild().(awscdk.CfnResource)
+	for _, scope := range scopes {
+		for _, child := range *scope.Node().FindAll(constructs.ConstructOrder_PREORDER) {
+			resource, ok := child.(awscdk.CfnResource)
+			if !ok || resource == group {
+				continue
+			}
+			switch *resource.CfnResourceType() {
+			// Not the wait conditions: Media Nodes boot beside the masters.
+			case "AWS::AutoScaling::AutoScalingGroup", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress",
+				"AWS::ElasticLoadBalancingV2::Listener", "AWS::Route53::RecordSet":
+				if when := resource.CfnOptions().Condition(); when == nil {
+					group.AddResourceDependency(resource, nil)
+				} else {
+					f.before = append(f.before, awscdk.Fn_ConditionIf(when.LogicalId(), resource.Ref(), awscdk.Aws_NO_VALUE()))
+				}
+			}
+		}
+	}
+	if len(f.before) > 0 {
+		// DependsOn must not name what may not exist. A reference in the metadata is a dependency too, and knows conditions.
+		group.AddMetadata(jsii.String("EndsBefore"), f.before)
+	}
+}
 
 func (f *mediaFleet) attach(targets awselasticloadbalancingv2.NetworkTargetGroup, when awscdk.CfnCondition) {
 	if when == nil {

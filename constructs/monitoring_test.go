@@ -24,8 +24,10 @@ const cluster = `{"Fn::Sub":"${AWS::StackId}/Masters"}`
 const alarmTable = `
 CertificateExpires     AWS/CertificateManager DaysToExpiry    Minimum LessThanThreshold 30 86400 s x 1
 DrainLong              OpenVidu DrainMinutes      Maximum GreaterThanThreshold 240 300 s x 1 notBreaching
+InstallerChanged       OpenVidu InstallerChanged  Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching
 MastersUnhealthy       AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 4 60 s x 3 breaching
 MediaNodesUnhealthy    AWS/NetworkELB HealthyHostCount  Maximum LessThanThreshold 2 60 s x 3 breaching
+NodeRetained           AWS/AutoScaling GroupTerminatingRetainedInstances Maximum GreaterThanOrEqualToThreshold 1 300 s x 1 notBreaching
 VolumeNearlyFull       OpenVidu disk_used_percent Maximum GreaterThanOrEqualToThreshold 85 300 s x 3
 `
 
@@ -68,7 +70,7 @@ func TestAlarmsByDefaultExistAlwaysAndTellNobody(t *testing.T) {
 	made := constructs.NewClusterAlarms(p.stack, jsii.String("Alarms"), &constructs.ClusterAlarmsProps{
 		Masters: masters, Fleet: fleet, LoadBalancer: balancer,
 	})
-	if got := len(*made.Alarms()); got != 5 {
+	if got := len(*made.Alarms()); got != 7 {
 		t.Errorf("%d alarms are handed out", got)
 	}
 	resources := p.resources()
@@ -142,7 +144,7 @@ func TestAlarmsTellTheTopicWhereTheirConditionHolds(t *testing.T) {
 			})
 			template := p.template("Own")
 			alarms := alarmsOf(template.Resources)
-			if len(alarms) != 6 {
+			if len(alarms) != 8 {
 				t.Errorf("alarms: %v", slices.Sorted(maps.Keys(alarms)))
 			}
 			for id, alarm := range alarms {
@@ -280,7 +282,7 @@ func TestTwoClustersInOneStackHaveAlarmsOfTheirOwn(t *testing.T) {
 	for _, alarm := range ofType(p.resources(), "AWS::CloudWatch::Alarm") {
 		seen[text([]any{alarm.Properties["MetricName"], alarm.Properties["Dimensions"]})]++
 	}
-	if len(seen) != 10 {
+	if len(seen) != 14 {
 		t.Errorf("two clusters share what they watch: %v", seen)
 	}
 }

@@ -1,6 +1,7 @@
 package constructs
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsautoscaling"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -29,7 +31,8 @@ const (
 
 	// clusterTag names the cluster on everything that belongs to it. IAM policies rely on it.
 	clusterTag = "OpenViduCluster"
-	// slotTag tells a Master Node its slot (1 to 4) and its group's logical id.
+	// slotTag is the slot, 1 to 4, of a Master Node and its group. No node reads it; an IAM policy keeps Media Nodes from groups that
+	// have it.
 	slotTag = "OpenViduMasterSlot"
 
 	// InstallFlagsLength is the most characters of AdditionalInstallFlags that are known at deployment only: they stand in the
@@ -57,19 +60,41 @@ type InstanceProps struct {
 	RootDeviceName *string
 	// RootVolumeSize of a node, 20 GiB to 16 TiB. Default: 50 GiB.
 	RootVolumeSize awscdk.Size
+	// RootVolumeKey encrypts the root volume. The key's policy must admit the service-linked role of Auto Scaling,
+	// AWSServiceRoleForAutoScaling: without that, instances end right after their launch. Default: the account's key for EBS.
+	RootVolumeKey awskms.IKey
+	// RootVolumeKeyWhen decides at deployment whether RootVolumeKey is used. Default: always.
+	RootVolumeKeyWhen awscdk.CfnCondition
+	// BlockContainerMetadata keeps containers on the node from the instance metadata, and so from the node's role. With
+	// RecordingBuckets OpenVidu's containers need that role: leave it off. Default: false.
+	BlockContainerMetadata *bool
 	// BeforeStart are lines of bash that root runs on the node at every boot, between OpenVidu's installation and its start,
 	// with errexit, nounset and pipefail on: the place for configuration of one's own. A line that fails, fails the boot.
-	// They stand in the user data, so hold no secret. EC2 takes 16,384 bytes of it, which leaves about 2,000 on Master Nodes
-	// and 4,000 on Media Nodes for these lines and AdditionalInstallFlags together; more is refused. A value that is known at
+	// They are part of the user data, so they must not hold a secret. EC2 takes 16,384 bytes of it, which leaves at
+	// least 4,096 for these lines; more is refused. A value that is known at
 	// deployment only counts as 256 bytes. A change rolls the Master Nodes; Media Nodes take it as they are replaced.
 	// Default: none.
 	BeforeStart *[]*string
 }
 
-func (p InstanceProps) check(wrong *problems) {
+func (p InstanceProps) check(scope constructs.Construct, wrong *problems) {
+	wrong.elements("BeforeStart", p.BeforeStart)
+	wrong.image(scope, p)
 	if p.RootVolumeSize != nil {
 		wrong.within("RootVolumeSize", p.RootVolumeSize.ToGibibytes(nil), 20, 16*1024)
 	}
+	p.encryption().check(wrong, "RootVolumeKey")
+}
+
+func (p InstanceProps) instanceType() awsec2.InstanceType {
+	if p.InstanceType == nil {
+		return awsec2.NewInstanceType(jsii.String(DefaultInstanceType))
+	}
+	return p.InstanceType
+}
+
+func (p InstanceProps) encryption() encryption {
+	return encryption{p.RootVolumeKey, p.RootVolumeKeyWhen}
 }
 
 func (p InstanceProps) beforeStart() string {
@@ -78,39 +103,42 @@ func (p InstanceProps) beforeStart() string {
 
 // node is what MasterCluster and MediaFleet both make.
 type node struct {
+	*rights
 	group      awsec2.SecurityGroup
-	role       awsiam.Role
-	policy     awsiam.PolicyDocument
+	profile    awsiam.IInstanceProfile
 	logs       awslogs.ILogGroup
 	handle     awscdk.CfnWaitConditionHandle
 	secret     awssecretsmanager.ISecret
 	clusterTag *string
+	path       string // of the cluster within its stack, as in the tag's value
 }
 
-// newNode makes role and wait condition handle: all that the launch template depends on.
-func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, shared SharedInfo) node {
-	role, policy := newRole(scope, "Role", "ec2.amazonaws.com", "AmazonSSMManagedInstanceCore")
-	compliance.Accept(role, "What Session Manager needs is AWS's to say.",
-		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonSSMManagedInstanceCore]")
-	policy.AddStatements(
-		allow(*shared.Secret().SecretArn(), "secretsmanager:GetSecretValue"),
+// newNode makes role, instance profile and wait condition handle: all that the launch template depends on. The nodes read this
+// secret.
+func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, path string, shared SharedInfo, secret awssecretsmanager.ISecret) node {
+	rights := newRole(scope, "Role", "ec2.amazonaws.com")
+	rights.add(
+		allow(*secret.SecretArn(), "secretsmanager:GetSecretValue"),
+		// Session Manager alone (AWS Systems Manager User Guide, Step 2: Verify or add instance permissions for Session Manager).
+		// AmazonSSMManagedInstanceCore would let the node read every parameter of the account.
+		allow("*", "ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+			"ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel"),
 		allow(*shared.LogGroup().LogGroupArn(), "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
 		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 			Actions:    jsii.Strings("cloudwatch:PutMetricData"),
 			Resources:  jsii.Strings("*"), // cannot be limited to a resource
 			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": metricNamespace}},
 		}))
-	if key := shared.Secret().EncryptionKey(); key != nil {
-		key.GrantDecrypt(role)
-	}
+	shared.encryption().allow(rights, "SecretKey", "secretsmanager", "kms:Decrypt")
 	return node{
+		rights:     rights,
 		group:      group,
-		role:       role,
-		policy:     policy,
+		profile:    awsiam.NewInstanceProfile(scope, jsii.String("Profile"), &awsiam.InstanceProfileProps{Role: rights.role}),
 		logs:       shared.LogGroup(),
-		secret:     shared.Secret(),
+		secret:     secret,
 		handle:     awscdk.NewCfnWaitConditionHandle(scope, jsii.String("Ready"), nil),
 		clusterTag: cluster,
+		path:       path,
 	}
 }
 
@@ -120,9 +148,11 @@ func (n node) header(scope constructs.Construct, masters MasterCluster, props In
 		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
 		bootstrap.Value("URL_SUFFIX", *awscdk.Aws_URL_SUFFIX()),
 		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
-		bootstrap.Value("SECRET_ARN", *masters.SharedInfo().Secret().SecretArn()),
+		bootstrap.Value("CLUSTER", *n.clusterTag),
+		bootstrap.Value("SECRET_ARN", *n.secret.SecretArn()),
 		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
 		bootstrap.Value("WAIT_URL", *n.handle.Ref()),
+		bootstrap.Value("BLOCK_CONTAINER_METADATA", fmt.Sprint(or(props.BlockContainerMetadata, false))),
 		bootstrap.Value("BEFORE_START", props.beforeStart()),
 		bootstrap.List("MASTER_IPS", values(*masters.PrivateIps())...),
 	}, masters.installs()...)
@@ -158,15 +188,25 @@ func (n node) longest(name string) int {
 		return region
 	case "STACK":
 		return stack
+	case "CLUSTER":
+		return len("arn:aws-us-gov:cloudformation::123456789012:stack//0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/") + region + stack + len(n.path)
+	case "MEDIA_SECRET_ARN":
+		return n.longest("SECRET_ARN") + len("Media")
+	case "SLOT":
+		return 1
+	case "GROUP": // beside the handle: a path that differs in its end alone, and a hash of the same length
+		return id(n.handle) + len("ASG1ASG") - len("Ready")
 	case "SECRET_ARN": // after the name, Secrets Manager appends 7 more
 		return len("arn:aws-us-gov:secretsmanager::123456789012:secret:") + region + id(n.secret.Node().DefaultChild()) + random + 7
+	case "REQUIRE_SAME_INSTALLER":
+		return len("false")
 	case "LOG_GROUP":
 		return stack + 1 + id(n.logs.Node().DefaultChild()) + random
 	case "WAIT_URL": // a presigned address: three times the region in its path, once in its query
 		return 500 + stack + id(n.handle)
-	case "MASTER_IPS":
+	case "MASTER_IPS", "FIXED_IP":
 		return len("255.255.255.255")
-	case "ENI_IDS", "VOLUME_IDS":
+	case "ENI_ID", "VOLUME_ID":
 		return len("eni-0123456789abcdef0")
 	case "DISK_SIZE":
 		return len("65536")
@@ -181,18 +221,15 @@ func (n node) longest(name string) int {
 func values(pointers []*string) []string {
 	var out []string
 	for _, p := range pointers {
-		out = append(out, *p)
+		out = append(out, or(p, ""))
 	}
 	return out
 }
 
 // newLaunchTemplate takes IMDSv2 only, with hop limit 1 (no container behind a bridge reaches the role), and one encrypted
 // root volume.
-func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, role, roleScript string, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
-	instanceType := props.InstanceType
-	if instanceType == nil {
-		instanceType = awsec2.NewInstanceType(jsii.String(DefaultInstanceType))
-	}
+func newLaunchTemplate(scope constructs.Construct, id string, n node, props InstanceProps, role, roleScript string, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
+	instanceType := props.instanceType()
 	image := props.MachineImage
 	if image == nil {
 		cpu := awsec2.AmazonLinuxCpuType_X86_64
@@ -205,19 +242,21 @@ func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, 
 	if size == nil {
 		size = awscdk.Size_Gibibytes(jsii.Number(DefaultRootVolumeSize))
 	}
-	n.checkUserData(scope, header, props, len(bootstrap.Common)+len(roleScript))
-	text := bootstrap.Header(header...) + *script(scope, "Common", bootstrap.Common) + *script(scope, role, roleScript)
-	template := awsec2.NewLaunchTemplate(scope, jsii.String("LaunchTemplate"), &awsec2.LaunchTemplateProps{
+	n.checkUserData(scope, header, props, len(roleScript))
+	text := bootstrap.Header(header...) + *script(scope, role, roleScript)
+	template := awsec2.NewLaunchTemplate(scope, &id, &awsec2.LaunchTemplateProps{
 		InstanceType:            instanceType,
 		MachineImage:            image,
 		KeyPair:                 props.KeyPair,
-		Role:                    n.role,
+		InstanceProfile:         n.profile,
 		SecurityGroup:           n.group,
 		UserData:                awsec2.UserData_Custom(&text),
 		DetailedMonitoring:      monitored,
 		HttpTokens:              awsec2.LaunchTemplateHttpTokens_REQUIRED,
 		HttpPutResponseHopLimit: jsii.Number(1),
-		InstanceMetadataTags:    jsii.Bool(true),
+		// With it, EC2 refuses to launch an instance one of whose tag keys holds a space or a slash (EC2 User Guide, Work with
+		// instance tags in instance metadata). Off, and not left out: an account can have another default.
+		InstanceMetadataTags: jsii.Bool(false),
 		BlockDevices: &[]*awsec2.BlockDevice{{
 			DeviceName: jsii.String(or(props.RootDeviceName, DefaultRootDeviceName)),
 			Volume: awsec2.BlockDeviceVolume_Ebs(size.ToGibibytes(nil), &awsec2.EbsDeviceOptions{
@@ -227,8 +266,13 @@ func newLaunchTemplate(scope constructs.Construct, n node, props InstanceProps, 
 			}),
 		}},
 	})
+	if key := props.encryption().arn(); key != nil { // not by EbsDeviceOptions, which know no condition
+		template.Node().DefaultChild().(awscdk.CfnResource).AddPropertyOverride(jsii.String("LaunchTemplateData.BlockDeviceMappings.0.Ebs.KmsKeyId"), key)
+	}
 	// The group names its instances; the template's own name tags would say the same less well.
 	awscdk.Tags_Of(template).Remove(jsii.String("Name"), nil)
+	// Groups hand no tags on to volumes; the launch template does.
+	awscdk.Tags_Of(template).Add(jsii.String(clusterTag), n.clusterTag, nil)
 	return template
 }
 
@@ -242,6 +286,24 @@ func script(scope constructs.Construct, name, text string) *string {
 	}
 	mapping.SetValue(jsii.String("Script"), &name, text)
 	return mapping.FindInMap(jsii.String("Script"), &name, nil)
+}
+
+// reachable makes the group come after the routes of its subnets where the VPC is made in the same program, and go before them: a
+// node that boots or drains needs them.
+func reachable(group awsautoscaling.AutoScalingGroup, vpc awsec2.IVpc, subnets *awsec2.SubnetSelection) {
+	dependencies := []constructs.IDependable{vpc.InternetConnectivityEstablished()}
+	for _, subnet := range subnetsOf(vpc, subnets) {
+		dependencies = append(dependencies, subnet.InternetConnectivityEstablished())
+	}
+	group.Node().DefaultChild().Node().AddDependency(dependencies...)
+}
+
+// subnetsOf a selection. Not SelectSubnets for those that are given: it asks for zones, which a parameter does not tell.
+func subnetsOf(vpc awsec2.IVpc, selection *awsec2.SubnetSelection) []awsec2.ISubnet {
+	if selection.Subnets != nil {
+		return *selection.Subnets
+	}
+	return *vpc.SelectSubnets(selection).Subnets
 }
 
 // waitFor makes the stack wait until count different nodes reported to the handle. No property of a wait condition can be

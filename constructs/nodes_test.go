@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/jsii-runtime-go"
@@ -51,15 +53,21 @@ func TestOptionsOfTheMastersReachTheNodes(t *testing.T) {
 			t.Error("the user data holds a credential")
 		}
 	}
-	if hooks != 1 {
-		t.Errorf("%d nodes run the masters' lines, want 1", hooks)
+	if hooks != constructs.MasterNodes {
+		t.Errorf("%d launch templates run the masters' lines, want the four of the slots", hooks)
 	}
 	fill := ofType(resources, "Custom::OpenViduCredentials")[0].Properties
 	if got := text(fill["Initial"]); got != `{"MEET_INITIAL_ADMIN_PASSWORD":"meet-password","MEET_INITIAL_API_KEY":"meet-key"}` {
 		t.Errorf("initial: %s", got)
 	}
-	if got := fill["RestoredSecretArn"]; got != "arn:aws:secretsmanager:eu-west-1:123456789012:secret:old-AbCdEf" {
-		t.Errorf("restored secret: %v", got)
+	restored := 0
+	for _, function := range ofType(resources, "AWS::Lambda::Function") {
+		if strings.Contains(text(function.Properties["Environment"]), `"RESTORED_SECRET_ARN":"arn:aws:secretsmanager:eu-west-1:123456789012:secret:old-AbCdEf"`) {
+			restored++
+		}
+	}
+	if restored != 1 {
+		t.Errorf("%d functions know the restored secret, want 1", restored)
 	}
 	readers := 0
 	for _, role := range ofType(resources, "AWS::IAM::Role") {
@@ -128,20 +136,20 @@ func TestUserDataFitsWithTheLongestValues(t *testing.T) {
 		}
 		return id, ""
 	}
-	for kind, least := range map[string]int{"Master": 1900, "Media": 3800} {
+	for kind, least := range map[string]int{"Master": 4096, "Media": 4096} {
 		t.Run(kind, func(t *testing.T) {
 			p := fresh()
 			masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters01"), p.masterProps())
 			x := func(count int) string { return strings.Repeat("x", count) }
 
 			// The message says by how much it is too long.
-			id, message := try(p, kind, masters, x(9000))
+			id, message := try(p, kind, masters, x(15000))
 			found := regexp.MustCompile(`, (\d+) more than EC2 takes \(16384\)`).FindStringSubmatch(message)
-			if found == nil || !strings.HasPrefix(message, "Own/"+id+":") || !strings.Contains(message, "BeforeStart, which has 9000 characters") {
+			if found == nil || !strings.HasPrefix(message, "Own/"+id+":") || !strings.Contains(message, "BeforeStart, which has 15000 characters") {
 				t.Fatalf("the message is %q", message)
 			}
 			over, _ := strconv.Atoi(found[1])
-			longest := 9000 - over
+			longest := 15000 - over
 			t.Logf("%d characters are left", longest)
 			if longest < least {
 				t.Errorf("%d characters are left, not %d, as the documentation has it", longest, least)
@@ -230,4 +238,77 @@ func largestUserData(t *testing.T, p *program) int {
 		bytes = max(bytes, len(cfn.At(launch, "LaunchTemplateData", "UserData").(string)))
 	}
 	return bytes
+}
+
+// A node that boots or drains needs its route: it is made before the groups, and goes after them.
+func TestGroupsComeAfterTheRoutesOfTheirVpc(t *testing.T) {
+	p := newProgram(t, "a", "b")
+	vpc := awsec2.NewVpc(p.stack, jsii.String("Made"), &awsec2.VpcProps{AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1b"), NatGateways: jsii.Number(1)})
+	p.vpc = vpc
+	props := p.masterProps()
+	props.VpcSubnets = &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PRIVATE_WITH_EGRESS}
+	masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+	constructs.NewMediaFleet(p.stack, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: vpc})
+	for id, r := range p.resources() {
+		if r.Type != "AWS::AutoScaling::AutoScalingGroup" {
+			continue
+		}
+		wants := []string{"MadePublicSubnet1DefaultRoute", "MadePublicSubnet2DefaultRoute"}
+		if strings.HasPrefix(id, "Masters") {
+			wants = []string{"MadePrivateSubnet"}
+		}
+		for _, want := range wants {
+			if depends := text(r.DependsOn); !strings.Contains(depends, want) || !strings.Contains(depends, "Route") {
+				t.Errorf("%s does not wait for %s: %s", id, want, depends)
+			}
+		}
+	}
+}
+
+func TestSwitchesReachTheHeaderOfBothKindsOfNodes(t *testing.T) {
+	for value, given := range map[string]*bool{"false": nil, "true": jsii.Bool(true)} {
+		p := newProgram(t, "a")
+		props := p.masterProps()
+		props.RequireSameInstaller, props.BlockContainerMetadata = given, given
+		masters := constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+		constructs.NewMediaFleet(p.stack, jsii.String("Fleet"), &constructs.MediaFleetProps{Masters: masters, Vpc: p.vpc,
+			InstanceProps: constructs.InstanceProps{BlockContainerMetadata: given}})
+		resources := p.resources()
+		for id, r := range resources {
+			if r.Type != "AWS::AutoScaling::AutoScalingGroup" {
+				continue
+			}
+			for _, want := range []string{"\nREQUIRE_SAME_INSTALLER='" + value + "'\n", "\nBLOCK_CONTAINER_METADATA='" + value + "'\n"} {
+				if !strings.Contains(userDataOf(resources, r), want) {
+					t.Errorf("%s: the header lacks %q", id, want)
+				}
+			}
+		}
+	}
+}
+
+// Each has a key of its own, where its condition holds.
+func TestKeysFollowTheirConditions(t *testing.T) {
+	p := newProgram(t, "a")
+	key := func(name string) awskms.IKey {
+		return awskms.Key_FromKeyArn(p.stack, &name, jsii.String("arn:aws:kms:eu-west-1:123456789012:key/"+name))
+	}
+	when := awscdk.NewCfnCondition(p.stack, jsii.String("Keyed"), &awscdk.CfnConditionProps{Expression: awscdk.Fn_ConditionEquals(awscdk.Aws_REGION(), "eu-west-1")})
+	props := p.masterProps()
+	props.RootVolumeKey, props.RootVolumeKeyWhen = key("root"), when
+	props.SecretEncryptionKey, props.SecretEncryptionKeyWhen = key("secret"), when
+	props.Volumes = constructs.NewRecordingVolumes(p.stack, jsii.String("Volumes"), &constructs.RecordingVolumesProps{
+		AvailabilityZones: jsii.Strings("eu-west-1a", "eu-west-1a", "eu-west-1a", "eu-west-1a"), EncryptionKey: key("data"), EncryptionKeyWhen: when,
+	})
+	constructs.NewMasterCluster(p.stack, jsii.String("Masters"), props)
+	resources := p.resources()
+	for kind, want := range map[string]string{"AWS::EC2::Volume": "data", "AWS::SecretsManager::Secret": "secret", "AWS::EC2::LaunchTemplate": "root"} {
+		for _, r := range ofType(resources, kind) {
+			if got := text(r.Properties); !strings.Contains(got, `"KmsKeyId":{"Fn::If":["Keyed","arn:aws:kms:eu-west-1:123456789012:key/`+want+`",{"Ref":"AWS::NoValue"}]}`) {
+				t.Errorf("%s: %s", kind, got)
+			}
+		}
+	}
+	refuses(t, "Own/N", masters(p, "N", func(props *constructs.MasterClusterProps) { props.RootVolumeKeyWhen = when }),
+		"RootVolumeKey is required: give the key that RootVolumeKeyWhen decides on")
 }

@@ -39,25 +39,28 @@ func (p port) connection() awsec2.Port {
 
 // The ports of the nodes by name, where more than a security group needs them.
 const (
-	masterApiPort       = 7880 // Caddy: API, dashboard, Meet, WHIP; its health check too
-	masterTlsPort       = 443  // Caddy: the same, and TURN for who has no TURN domain
-	masterHttpPort      = 80   // Caddy: sends HTTP to HTTPS
-	mediaLiveKitPort    = 7880 // LiveKit: API between the nodes; its health check too
-	mediaRtmpPort       = 1945
-	mediaIngressPort    = 9092 // health check of the ingress service
-	mediaTurnPort       = 5349
-	listenerTlsPort     = 443
-	listenerHttpPort    = 80
-	listenerRtmpsPort   = 1935
-	masterHealthPath    = "/health/caddy"
-	mediaRtmpHealthPath = "/"
-	mediaTurnHealthPath = "/"
+	masterApiPort     = 7880 // Caddy: API, dashboard, Meet, WHIP; its health check too
+	masterTlsPort     = 443  // Caddy: the same, and TURN for who has no TURN domain
+	masterHttpPort    = 80   // Caddy: sends HTTP to HTTPS
+	mediaLiveKitPort  = 7880 // LiveKit: API between the nodes; its health check too
+	mediaRtmpPort     = 1945
+	mediaIngressPort  = 9092 // health check of the ingress service
+	mediaTurnPort     = 5349
+	listenerTlsPort   = 443
+	listenerHttpPort  = 80
+	listenerRtmpsPort = 1935
+	// What OpenVidu 3.10 names in the addresses of its RTMP ingress; releases before it name 1935.
+	listenerRtmps1945Port = 1945
+	masterHealthPath      = "/health/caddy"
+	mediaRtmpHealthPath   = "/"
+	mediaTurnHealthPath   = "/"
 )
 
 // ports is the port table of OpenVidu 3.9 High Availability. Every security group rule is made from it.
 var ports = []port{
 	{mainLoadBalancer, anyone, "tcp", listenerTlsPort, listenerTlsPort, "HTTPS, WSS"},
 	{mainLoadBalancer, anyone, "tcp", listenerRtmpsPort, listenerRtmpsPort, "RTMPS"},
+	{mainLoadBalancer, anyone, "tcp", listenerRtmps1945Port, listenerRtmps1945Port, "RTMPS of OpenVidu 3.10"},
 	{turnLoadBalancer, anyone, "tcp", listenerTlsPort, listenerTlsPort, "TURN over TLS"},
 
 	{masterNodes, mainLoadBalancer, "tcp", masterApiPort, masterApiPort, "API, dashboard"},
@@ -70,7 +73,7 @@ var ports = []port{
 	{masterNodes, masterNodes, "tcp", 3000, 3000, "Grafana"},
 	{masterNodes, masterNodes, "tcp", 4443, 4443, "v2 compatibility"},
 	{masterNodes, masterNodes, "tcp", 9080, 9080, "Meet"},
-	{masterNodes, masterNodes, "tcp", 6080, 6080, "Custom layout"},
+	{masterNodes, masterNodes, "tcp", 6080, 6080, "Your own application"},
 	{masterNodes, mediaNodes, "tcp", masterApiPort, masterApiPort, "API"},
 	{masterNodes, mediaNodes, "tcp", 7000, 7001, "Redis"},
 	{masterNodes, mediaNodes, "tcp", 9100, 9100, "MinIO"},
@@ -79,7 +82,7 @@ var ports = []port{
 	{masterNodes, mediaNodes, "tcp", 3100, 3100, "Loki"},
 	{masterNodes, mediaNodes, "tcp", 4443, 4443, "v2 compatibility"},
 	{masterNodes, mediaNodes, "tcp", 9080, 9080, "Meet"},
-	{masterNodes, mediaNodes, "tcp", 6080, 6080, "Custom layout"},
+	{masterNodes, mediaNodes, "tcp", 6080, 6080, "Your own application"},
 
 	{mediaNodes, anyone, "tcp", 7881, 7881, "WebRTC over TCP"},
 	{mediaNodes, anyone, "tcp", 50000, 60000, "WebRTC over TCP"},

@@ -2,6 +2,7 @@ package constructs
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
@@ -59,6 +60,8 @@ type PreflightProps struct {
 	DiskSize *float64
 	// RetainVolumes is true or false. Required.
 	RetainVolumes *string
+	// KmsKeyArn of the key that encrypts volumes and secrets. Default: none (also ""), the account's own.
+	KmsKeyArn *string
 	// RecordingsStorage is Volumes or S3. Default: Volumes.
 	RecordingsStorage *string
 	// AppDataBucketName of a bucket that exists (S3AppDataBucketName). Default: none (also ""), a new one.
@@ -105,17 +108,38 @@ const (
 	snapshots     = "VolumeSnapshotIds"
 )
 
-// NewPreflight makes the function and runs it at each creation and update.
+// NewPreflight makes the function and runs it at each creation and update. It panics on missing props, with all of them at once.
 func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps) Preflight {
+	props = orNew(props)
+	var wrong problems
+	for prop, missing := range map[string]bool{
+		"VpcId": props.VpcId == nil, "MasterSubnetIds": props.MasterSubnetIds == nil, "MediaSubnetIds": props.MediaSubnetIds == nil,
+		"ImageId": props.ImageId == nil, "MasterInstanceType": props.MasterInstanceType == nil, "MediaInstanceType": props.MediaInstanceType == nil,
+		"DomainName": props.DomainName == nil, "CertificateArn": props.CertificateArn == nil, "DiskSize": props.DiskSize == nil,
+		"RetainVolumes": props.RetainVolumes == nil,
+	} {
+		wrong.required(prop, missing, "give the value of its parameter")
+	}
+	slices.Sort(wrong)
+	wrong.report(scope, id)
+
 	p := &preflight{props: props}
 	constructs.NewConstruct_Override(p, scope, id)
 	stack := awscdk.Stack_Of(p)
-	function := newFunction(p, "Function", functions.Preflight,
+	// Of this account's alone: names of buckets are nobody's property, and a parameter may hold any.
+	buckets := allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
+		Resource: jsii.String("*")}), "s3:GetBucketLocation")
+	buckets.AddCondition(jsii.String("StringEquals"), map[string]any{"s3:ResourceAccount": stack.Account()})
+	function, _ := newResponder(p, "Function", functions.Preflight, nil,
 		// None of these can be limited to a resource.
-		allow("*", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables",
-			"ec2:DescribeSnapshots", "ec2:DescribeSubnets"),
-		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("s3"), Region: jsii.String(""), Account: jsii.String(""),
-			Resource: jsii.String("*")}), "s3:GetBucketLocation"),
+		allow("*", "cloudwatch:GetMetricStatistics", "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstanceTypeOfferings",
+			"ec2:DescribeInstanceTypes", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSnapshots",
+			"ec2:DescribeSubnets", "ec2:GetEbsDefaultKmsKeyId"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("servicequotas"), Resource: jsii.String("ec2"),
+			ResourceName: jsii.String("*")}), "servicequotas:GetServiceQuota"),
+		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("kms"), Resource: jsii.String("key"), ResourceName: jsii.String("*")}),
+			"kms:DescribeKey", "kms:GetKeyPolicy", "kms:ListGrants"),
+		buckets,
 		// Not the ARNs that are given: a policy that changes with a parameter reaches the function later than the parameter
 		// does, and the check of a new certificate would be skipped.
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("acm"), Resource: jsii.String("certificate"),
@@ -123,7 +147,9 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		allow(*stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("route53"), Region: jsii.String(""), Account: jsii.String(""),
 			Resource: jsii.String("hostedzone"), ResourceName: jsii.String("*")}), "route53:GetHostedZone"))
 	compliance.Accept(function.Role(), "These Describe calls cannot be limited to a resource.", "AwsSolutions-IAM5[Resource::*]")
-	compliance.Accept(function.Role(), "Which buckets, certificates and zones are given, parameters say at each update; it learns region, names and validity of them.",
+	compliance.Accept(function.Role(), "Which buckets, certificates, zones, keys and quotas count, parameters say at each update; it learns region, names, validity and who may use them.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:servicequotas:<AWS::Region>:<AWS::AccountId>:ec2/*]",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:kms:<AWS::Region>:<AWS::AccountId>:key/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:route53:::hostedzone/*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::*]",
 		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]")
@@ -149,6 +175,7 @@ func NewPreflight(scope constructs.Construct, id *string, props *PreflightProps)
 		"HostedZoneId":              props.HostedZoneId,
 		"DiskSize":                  props.DiskSize,
 		"RetainVolumes":             props.RetainVolumes,
+		"KmsKeyArn":                 props.KmsKeyArn,
 		"RecordingsStorage":         props.RecordingsStorage,
 		"S3AppDataBucketName":       props.AppDataBucketName,
 		"S3ClusterDataBucketName":   props.ClusterDataBucketName,

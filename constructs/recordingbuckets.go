@@ -48,6 +48,7 @@ type recordingBuckets struct {
 
 // NewRecordingBuckets makes the buckets that are not given. It panics on wrong props, with all problems at once.
 func NewRecordingBuckets(scope constructs.Construct, id *string, props *RecordingBucketsProps) RecordingBuckets {
+	props = orNew(props)
 	var wrong problems
 	app, cluster := or(props.AppDataBucketName, ""), or(props.ClusterDataBucketName, "")
 	wrong.match("AppDataBucketName", &app, bucketPattern, "give the name of a bucket, or nothing")
@@ -115,14 +116,18 @@ func (b *recordingBuckets) allowAccess() {
 		}
 		return &out
 	}
+	// A name that somebody was told, or mistook, may be that of another account's bucket.
+	ours := &map[string]any{"StringEquals": map[string]any{"s3:ResourceAccount": awscdk.Stack_Of(b).Account()}}
 	policy := awsiam.NewManagedPolicy(b, jsii.String("Access"), &awsiam.ManagedPolicyProps{Statements: &[]awsiam.PolicyStatement{
 		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-			Actions:   jsii.Strings("s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"),
-			Resources: arns(""),
+			Actions:    jsii.Strings("s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"),
+			Resources:  arns(""),
+			Conditions: ours,
 		}),
 		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-			Actions:   jsii.Strings("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"),
-			Resources: arns("/*"),
+			Actions:    jsii.Strings("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"),
+			Resources:  arns("/*"),
+			Conditions: ours,
 		}),
 	}})
 	compliance.Accept(policy, "All objects of the two buckets, which are the cluster's own.",

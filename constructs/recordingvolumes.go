@@ -34,8 +34,12 @@ type RecordingVolumesProps struct {
 	// SnapshotIds that the volumes are restored from, one a slot, in their order. A change replaces the volumes (the old ones
 	// are kept). Default: blank volumes.
 	SnapshotIds *[]*string
-	// EncryptionKey of the volumes. A change replaces them. Default: the account's key for EBS (aws/ebs).
+	// EncryptionKey of the volumes and their snapshots. A change replaces them. Give it also where the account's default key for EBS
+	// is one of its own making: who attaches volumes is allowed the use of this key and of no other.
+	// Default: the account's key for EBS (aws/ebs).
 	EncryptionKey awskms.IKey
+	// EncryptionKeyWhen decides at deployment whether EncryptionKey is used. It must not change afterwards. Default: always.
+	EncryptionKeyWhen awscdk.CfnCondition
 }
 
 // RecordingVolumes are the encrypted gp3 volumes that hold the Master Nodes' data, one a slot: recordings, databases,
@@ -51,8 +55,15 @@ type RecordingVolumes interface {
 
 	// tagPrivateIps writes on each volume which address its data was written with; snapshots carry it on.
 	tagPrivateIps(ips []*string)
-	// attachStatements allow to attach the volumes; allowAttachTo says to which instances.
-	attachStatements() []awsiam.PolicyStatement
+	// attachStatement allows to attach the volumes; allowAttachTo says to which instances.
+	attachStatement() awsiam.PolicyStatement
+	encryption() encryption
+	// deletedWhen tells whether the volumes may go with the stack, and on which condition (nil: they do).
+	deletedWhen() (ever bool, when awscdk.CfnCondition)
+	// zones in the order of the slots.
+	zones() []*string
+	// tag is the value of volumesTag, on volumes and snapshots.
+	tag() *string
 }
 
 type recordingVolumes struct {
@@ -60,11 +71,16 @@ type recordingVolumes struct {
 	ids  []*string
 	made [][]awsec2.CfnVolume // a slot's: one, or one for each case of RetainWhen
 	size awscdk.Size
-	key  awskms.IKey
+	key  encryption
+
+	places  []*string
+	goes    bool
+	deleted awscdk.CfnCondition
 }
 
 // NewRecordingVolumes makes one volume for each zone. It panics on wrong props, with all problems at once.
 func NewRecordingVolumes(scope constructs.Construct, id *string, props *RecordingVolumesProps) RecordingVolumes {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("AvailabilityZones", props.AvailabilityZones == nil || len(*props.AvailabilityZones) == 0, "give the zone of each slot's subnet")
 	size := props.Size
@@ -79,9 +95,11 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	if props.AvailabilityZones != nil {
 		wrong.each("SnapshotIds", props.SnapshotIds, len(*props.AvailabilityZones))
 	}
+	key := encryption{props.EncryptionKey, props.EncryptionKeyWhen}
+	key.check(&wrong, "EncryptionKey")
 	wrong.report(scope, id)
 
-	v := &recordingVolumes{size: size, key: props.EncryptionKey}
+	v := &recordingVolumes{size: size, key: key, places: *props.AvailabilityZones}
 	constructs.NewConstruct_Override(v, scope, id)
 
 	compliance.Accept(v, "Data Lifecycle Manager takes daily snapshots; plans of AWS Backup are the account's, and may select these volumes too.", "NIST.800.53.R5-EC2EBSInBackupPlan")
@@ -90,15 +108,12 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 	if policy == "" || policy == awscdk.RemovalPolicy_RETAIN {
 		policy = awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE
 	}
-	var deleted awscdk.CfnCondition
+	v.goes = policy == awscdk.RemovalPolicy_DESTROY
 	if props.RetainWhen != nil {
-		deleted = awscdk.NewCfnCondition(v, jsii.String("NotRetained"), &awscdk.CfnConditionProps{
+		v.goes = true
+		v.deleted = awscdk.NewCfnCondition(v, jsii.String("NotRetained"), &awscdk.CfnConditionProps{
 			Expression: awscdk.Fn_ConditionNot(props.RetainWhen),
 		})
-	}
-	var key *string
-	if props.EncryptionKey != nil {
-		key = props.EncryptionKey.KeyArn()
 	}
 	for i, zone := range *props.AvailabilityZones {
 		v.made = append(v.made, nil)
@@ -109,7 +124,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 				Size:             size.ToGibibytes(nil),
 				VolumeType:       jsii.String("gp3"),
 				Encrypted:        jsii.Bool(true),
-				KmsKeyId:         key,
+				KmsKeyId:         key.arn(),
 			})
 			if props.SnapshotIds != nil {
 				resource.SetSnapshotId((*props.SnapshotIds)[i])
@@ -131,7 +146,7 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 			continue
 		}
 		retained := volume("Retained", awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, props.RetainWhen)
-		temporary := volume("Deleted", awscdk.RemovalPolicy_DESTROY, deleted)
+		temporary := volume("Deleted", awscdk.RemovalPolicy_DESTROY, v.deleted)
 		v.ids = append(v.ids, awscdk.Fn_ConditionIf(props.RetainWhen.LogicalId(), retained, temporary).ToString())
 	}
 	if days := or(props.SnapshotRetentionDays, DefaultSnapshotRetentionDays); days != 0 {
@@ -142,20 +157,36 @@ func NewRecordingVolumes(scope constructs.Construct, id *string, props *Recordin
 
 // takeSnapshots lets Data Lifecycle Manager look after all volumes that carry the tag of these.
 func (v *recordingVolumes) takeSnapshots(days float64) {
-	stack := awscdk.Stack_Of(v)
-	mine := awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*v.Node().Path(), *stack.Node().Path()+"/")), nil)
+	mine := v.tag()
 	for _, slot := range v.made {
 		for _, volume := range slot {
 			awscdk.Tags_Of(volume).Add(jsii.String(volumesTag), mine, nil)
 		}
 	}
-	role := awsiam.NewRole(v, jsii.String("SnapshotRole"), &awsiam.RoleProps{
-		AssumedBy: awsiam.NewServicePrincipal(jsii.String("dlm.amazonaws.com"), nil),
-		ManagedPolicies: &[]awsiam.IManagedPolicy{
-			awsiam.ManagedPolicy_FromAwsManagedPolicyName(jsii.String("service-role/AWSDataLifecycleManagerServiceRole"))},
-	})
-	compliance.Accept(role, "What Data Lifecycle Manager needs is AWS's to say.",
-		"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSDataLifecycleManagerServiceRole]")
+	// What AWSDataLifecycleManagerServiceRole allows for snapshots of volumes, and these volumes alone. Not its rights to copy and
+	// share snapshots, and to make rules of EventBridge: the policy below does neither.
+	snapshotArn := awscdk.Fn_Sub(jsii.String("arn:${AWS::Partition}:ec2:${AWS::Region}::snapshot/*"), nil)
+	ofThese := &map[string]any{"StringEquals": map[string]any{"aws:ResourceTag/" + volumesTag: mine}}
+	rights := newRole(v, "SnapshotRole", "dlm.amazonaws.com")
+	rights.add(
+		allow("*", "ec2:DescribeInstances", "ec2:DescribeSnapshots", "ec2:DescribeVolumes"),
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:    jsii.Strings("ec2:CreateSnapshot"),
+			Resources:  &[]*string{awscdk.Fn_Sub(jsii.String("arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:volume/*"), nil)},
+			Conditions: ofThese,
+		}),
+		allow(*snapshotArn, "ec2:CreateSnapshot", "ec2:CreateTags"), // what is new has no tag yet
+		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Actions:    jsii.Strings("ec2:DeleteSnapshot"),
+			Resources:  &[]*string{snapshotArn},
+			Conditions: ofThese,
+		}))
+	v.key.allowVolumes(rights, "VolumesKey", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+	role := rights.role
+	compliance.Accept(role, "Describe calls cannot be limited to a resource, and no id of a snapshot is known before.",
+		"AwsSolutions-IAM5[Resource::*]", "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>::snapshot/*]")
+	compliance.Accept(role, "Volumes with the tag of these alone, by a condition.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>:<AWS::AccountId>:volume/*]")
 	policy := awsdlm.NewCfnLifecyclePolicy(v, jsii.String("Snapshots"), &awsdlm.CfnLifecyclePolicyProps{
 		Description:      jsii.String("OpenVidu daily snapshots"),
 		ExecutionRoleArn: role.RoleArn(),
@@ -206,29 +237,26 @@ func (v *recordingVolumes) Size() awscdk.Size { return v.size }
 
 func (v *recordingVolumes) GrantAttach(grantee awsiam.IGrantable, tagKey, tagValue *string) {
 	principal := grantee.GrantPrincipal()
-	for _, statement := range v.attachStatements() {
-		principal.AddToPrincipalPolicy(statement)
-	}
+	principal.AddToPrincipalPolicy(v.attachStatement())
 	principal.AddToPrincipalPolicy(allowAttachTo(*tagKey, tagValue, attachVolume))
+	if v.key.key != nil {
+		principal.AddToPrincipalPolicy(v.key.grant())
+	}
 }
 
-func (v *recordingVolumes) attachStatements() []awsiam.PolicyStatement {
-	// Who attaches a volume lets EC2 use its key, by a grant. The account's key for EBS may be one of its own making.
-	key := awscdk.Fn_Sub(jsii.String("arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*"), nil)
-	if v.key != nil {
-		key = v.key.KeyArn()
-	}
-	return []awsiam.PolicyStatement{
-		allowAttach(attachVolume, "volume", v.ids),
-		awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-			Actions:   jsii.Strings("kms:CreateGrant"),
-			Resources: &[]*string{key},
-			Conditions: &map[string]any{
-				"Bool":         map[string]any{"kms:GrantIsForAWSResource": true},
-				"StringEquals": map[string]any{"kms:ViaService": awscdk.Fn_Sub(jsii.String("ec2.${AWS::Region}.${AWS::URLSuffix}"), nil)},
-			},
-		}),
-	}
+func (v *recordingVolumes) attachStatement() awsiam.PolicyStatement {
+	return allowAttach(attachVolume, "volume", v.ids)
+}
+
+func (v *recordingVolumes) encryption() encryption                   { return v.key }
+func (v *recordingVolumes) deletedWhen() (bool, awscdk.CfnCondition) { return v.goes, v.deleted }
+
+func (v *recordingVolumes) zones() []*string { return v.places }
+
+// tag is unlike that of any other stack's volumes, also after a deletion.
+func (v *recordingVolumes) tag() *string {
+	stack := awscdk.Stack_Of(v)
+	return awscdk.Fn_Sub(jsii.String("${AWS::StackId}/"+strings.TrimPrefix(*v.Node().Path(), *stack.Node().Path()+"/")), nil)
 }
 
 func (v *recordingVolumes) ToString() *string { return v.Node().Path() }

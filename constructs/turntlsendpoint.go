@@ -42,10 +42,12 @@ type turnTlsEndpoint struct {
 
 // NewTurnTlsEndpoint makes the load balancer and registers the fleet. It panics on wrong props, with all problems at once.
 func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEndpointProps) TurnTlsEndpoint {
+	props = orNew(props)
 	var wrong problems
 	wrong.required("Fleet", props.Fleet == nil, "give the MediaFleet")
 	wrong.required("TurnDomainName of the MasterCluster", props.Fleet != nil && props.Fleet.turnDomainName() == "",
 		"without it OpenVidu tells no client of this endpoint")
+	wrong.otherStack(scope, "Fleet", props.Fleet)
 	props.LoadBalancerProps.check(&wrong)
 	wrong.report(scope, id)
 
@@ -59,14 +61,12 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 	}
 	group := newSecurityGroup(t, props.Vpc, turnLoadBalancer, "OpenVidu TURN load balancer", common.dualStack())
 	open(t, mediaNodes, props.Fleet.securityGroup(), turnLoadBalancer, group)
-	t.balancer = newLoadBalancer(t, &common, domain, group)
-	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath,
-		awscdk.Duration_Hours(jsii.Number(1)))
+	t.balancer = newLoadBalancer(t, &common, domain, group, props.Fleet.interfaces())
+	targets := newTargetGroup(t, "Turn", props.Vpc, mediaTurnPort, mediaLiveKitPort, mediaTurnHealthPath)
 	keepConnections(targets)
 	t.tls = common.certificate(t, domain)
 	newTlsListener(t.balancer, "Tls", listenerTlsPort, t.tls, targets)
 	props.Fleet.attach(targets, props.Condition)
-
 	if props.Condition != nil {
 		for _, child := range *t.Node().FindAll(constructs.ConstructOrder_PREORDER) {
 			if resource, ok := child.(awscdk.CfnResource); ok && resource.CfnOptions().Condition() == nil {
@@ -74,6 +74,7 @@ func NewTurnTlsEndpoint(scope constructs.Construct, id *string, props *TurnTlsEn
 			}
 		}
 	}
+	props.Fleet.endBefore(t)
 	return t
 }
 

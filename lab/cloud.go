@@ -34,6 +34,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -42,8 +43,12 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/iam"
+	"github.com/openvidu-ha/openvidu-ha/lab/internal/registry"
 )
 
 const (
@@ -55,7 +60,16 @@ const (
 
 	installerHost = "s3.eu-west-1.amazonaws.com"
 	agentHost     = "amazoncloudwatch-agent-" + region + ".s3." + region + ".amazonaws.com"
+	dockerHost    = "download.docker.com"
+	getDockerHost = "get.docker.com"
+	composeHost   = "github.com"
+	registryHost  = "registry-1.docker.io"
+	ubuntuHost    = "archive.ubuntu.com"
+	amazonHost    = "amazonlinux.lab.test"
 )
+
+// downloadHosts are what nodes reach outside of AWS.
+var downloadHosts = []string{installerHost, agentHost, dockerHost, getDockerHost, composeHost, registryHost, ubuntuHost, amazonHost}
 
 // Signal is what a node told a wait condition or an update.
 type Signal struct {
@@ -65,7 +79,9 @@ type Signal struct {
 
 // Cloud is AWS for all stacks: moto, the front before it, and who is who.
 type Cloud struct {
-	Dir string
+	Dir      string
+	Registry *registry.Registry
+	clock    *clock
 
 	mu        sync.Mutex
 	machines  map[string]*Machine  // by source address
@@ -73,8 +89,8 @@ type Cloud struct {
 	functions map[string]principal // by access key
 	snapshots map[string]string    // files of what they hold, by id
 	addresses map[string]int       // given away, by subnet
+	labels    sync.Mutex           // of versions of secrets: moved by one at a time
 	owner     sync.Mutex           // the owner's calls come one at a time: moto's creations are not made for more
-	ca        []byte
 	workers   chan *worker
 	decider   *iam.Decider
 	managed   sync.Map // policies that AWS manages, by ARN
@@ -136,10 +152,12 @@ func NewCloud(dir string) *Cloud {
 		_, err := run(command[0], command[1:]...)
 		must(err)
 	}
+	var err error
+	c.clock, err = newClock(dir)
+	must(err)
 	for range cap(c.workers) {
 		c.workers <- nil
 	}
-	var err error
 	c.decider, err = iam.Start(".")
 	must(err)
 	server := exec.Command("moto_server", "-H", "127.0.0.1", "-p", "5566")
@@ -159,56 +177,231 @@ func NewCloud(dir string) *Cloud {
 	go http.Serve(listener, http.HandlerFunc(c.front))
 	secure, err := net.Listen("tcp", address+":443")
 	must(err)
-	go http.Serve(tls.NewListener(secure, c.authority()), http.HandlerFunc(c.download))
+	go http.Serve(tls.NewListener(secure, downloads()), http.HandlerFunc(c.download))
+	plain, err := net.Listen("tcp", address+":80")
+	must(err)
+	go http.Serve(plain, http.HandlerFunc(c.download))
+	must(c.newLayer())
+	must(c.newImages())
 	return c
 }
 
-// certificate signed by itself.
-func certificate(names ...string) (certificate, key []byte) {
+// newLayer makes what every node has over its distribution: the lab's own files, its tool under the names of what it replaces, its CA.
+func (c *Cloud) newLayer() error {
+	layer := filepath.Join(c.Dir, "layer")
+	if _, err := run("cp", "-a", "node/layer", layer); err != nil {
+		return err
+	}
+	if _, err := run("cp", tool, "standins/agent", filepath.Join(layer, "usr/lib/lab")); err != nil {
+		return err
+	}
+	for _, directory := range []string{"usr/bin", "usr/local/sbin", "etc/ssl/certs"} {
+		if err := os.MkdirAll(filepath.Join(layer, directory), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"usr/bin/sleep", "usr/local/sbin/timeout", "usr/local/sbin/cp", "usr/local/sbin/mv", "usr/local/sbin/umount",
+		"usr/local/sbin/mount", "usr/local/sbin/find", "usr/local/sbin/rm"} {
+		if err := os.Symlink("/usr/lib/lab/tool", filepath.Join(layer, name)); err != nil {
+			return err
+		}
+	}
+	public, err := os.ReadFile(filepath.Join(tree, "base/etc/ssl/certs/ca-certificates.crt"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(layer, "etc/ssl/certs/ca-certificates.crt"), append(public, trusted()...), 0o644)
+}
+
+// newImages fills the registry. Redis and Caddy are Debian's, livekit-server is built from its source; all else is the lab's tool.
+func (c *Cloud) newImages() error {
+	c.Registry = registry.New()
+	layer := func(files []registry.File, err error) v1.Layer {
+		must(err)
+		l, err := registry.Layer(files...)
+		must(err)
+		return l
+	}
+	base := layer([]registry.File{{Path: "/tool", From: tool}}, nil)
+	payload := filepath.Join(tree, "payload")
+	for _, image := range []struct {
+		layers       []v1.Layer
+		repositories []string
+	}{
+		{[]v1.Layer{base}, []string{"openvidu-installer", "openvidu-updater", "minio", "mongo", "openvidu-operator", "egress"}},
+		{[]v1.Layer{base, layer([]registry.File{{Path: "/rtmp", From: filepath.Join(bin, "rtmp")}}, nil)}, []string{"ingress"}},
+		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/redis-server"))}, []string{"redis"}},
+		{[]v1.Layer{base, layer(registry.Program(payload, "/usr/bin/caddy"))}, []string{"openvidu-pro-caddy"}},
+		{[]v1.Layer{base, layer([]registry.File{{Path: "/livekit-server", From: livekitServer}}, nil)}, []string{"openvidu-server-pro"}},
+	} {
+		for _, repository := range image.repositories {
+			if err := c.Registry.Add("/tool", "openvidu/"+repository, image.layers...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// publishers are those whose keys the scripts know; the lab has not what only they can sign with.
+var publishers = regexp.MustCompile(`(?m)^(DOCKER|AGENT)_KEY=[0-9A-F]{40}$`)
+
+// newKey makes the key that the lab publishes and signs with, and gives a template whose scripts know it in the place of the publishers'.
+func (c *Cloud) newKey(source cfn.Template) cfn.Template {
+	gpg := func(arguments ...string) string {
+		output, err := run("gpg", append([]string{"--homedir", filepath.Join(c.Dir, "gpg"), "--batch", "--yes", "--passphrase", "", "-q"}, arguments...)...)
+		must(err)
+		return output
+	}
+	must(os.MkdirAll(filepath.Join(c.Dir, "gpg"), 0o700))
+	gpg("--quick-gen-key", "lab", "ed25519", "sign", "never")
+	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
+	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
+	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
+	return scripts(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) }).(map[string]any)
+}
+
+var packedScript = regexp.MustCompile(`(?m)^source <\(base64 .*\n`)
+
+// scripts gives a copy of a template's value with its packed scripts changed.
+func scripts(value any, change func(script string) string) any {
+	switch v := value.(type) {
+	case cfn.Template:
+		return scripts(map[string]any(v), change)
+	case map[string]any:
+		copied := map[string]any{}
+		for key, one := range v {
+			copied[key] = scripts(one, change)
+		}
+		return copied
+	case []any:
+		copied := []any{}
+		for _, one := range v {
+			copied = append(copied, scripts(one, change))
+		}
+		return copied
+	case string:
+		return packedScript.ReplaceAllStringFunc(v, func(line string) string {
+			clear, err := packed.Unpack(line)
+			must(err)
+			line, err = packed.Pack(change(clear))
+			must(err)
+			return line
+		})
+	}
+	return value
+}
+
+// authority signs all certificates of the lab. What a browser's library takes from a server is no certificate of an authority.
+var authority = sync.OnceValues(func() (*x509.Certificate, *ecdsa.PrivateKey) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, DNSNames: names}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	must(err)
+	certificate, err := x509.ParseCertificate(raw)
+	must(err)
+	return certificate, private
+})
+
+// trusted is what nodes and clients trust, as PEM.
+func trusted() []byte {
+	certificate, _ := authority()
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})
+}
+
+// certificate for these names, and its key, as PEM.
+func certificate(names ...string) (certificate, key []byte) {
+	issuer, signer := authority()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial.Add(1) + 1), Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, DNSNames: names}
+	raw, err := x509.CreateCertificate(rand.Reader, template, issuer, &private.PublicKey, signer)
 	must(err)
 	encoded, err := x509.MarshalPKCS8PrivateKey(private)
 	must(err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// authority of all that nodes reach over TLS: the buckets of OpenVidu and of CloudWatch's agent.
-func (c *Cloud) authority() *tls.Config {
-	var key []byte
-	c.ca, key = certificate(installerHost, agentHost)
-	pair, err := tls.X509KeyPair(c.ca, key)
+// downloads is the TLS configuration of all that nodes reach outside of AWS.
+func downloads() *tls.Config {
+	text, key := certificate(downloadHosts...)
+	pair, err := tls.X509KeyPair(text, key)
 	must(err)
 	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }
 
 var (
-	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/[0-9.]+/install_ov_(master|media)_node\.sh$`)
+	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/([0-9.]+)/install_ov_(master|media)_node\.sh$`)
+	updatePath    = regexp.MustCompile(`^/get\.openvidu\.io/update/([0-9.]+)/update\.sh$`)
 	agentPath     = regexp.MustCompile(`^/ubuntu/(amd64|arm64)/latest/amazon-cloudwatch-agent\.deb$`)
+	composePath   = regexp.MustCompile(`^/docker/compose/releases/download/(v[0-9.]+)/docker-compose-Linux-x86_64$`)
 	credential    = regexp.MustCompile(`Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/`)
 )
 
+// download is what nodes reach outside of AWS: repositories, installers, Docker Hub.
 func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	who, _ := c.who(r)
-	if r.Host == agentHost && agentPath.MatchString(r.URL.Path) {
-		io.WriteString(w, "agent\n")
-		return
-	}
-	installer, err := os.ReadFile("standins/installer")
-	if err != nil || who.stack == nil || !installerPath.MatchString(r.URL.Path) {
+	if who.stack == nil {
 		http.NotFound(w, r)
 		return
 	}
-	who.stack.count(who.name, "Download")
-	if serve := who.stack.serving(); serve != nil {
-		serve(w, installer)
+	if outage := who.stack.outage(r.Host); outage != 0 {
+		w.WriteHeader(outage)
 		return
 	}
-	w.Write(installer)
+	archive := func(name string) { http.ServeFile(w, r, filepath.Join(tree, "archive", name)) }
+	switch match := []string(nil); r.Host {
+	case registryHost:
+		c.Registry.ServeHTTP(w, r)
+	case agentHost:
+		if name := path.Base(r.URL.Path); strings.HasSuffix(name, ".sig") || strings.HasSuffix(name, ".gpg") {
+			http.ServeFile(w, r, filepath.Join(c.Dir, "key"+path.Ext(name)))
+			return
+		}
+		if !agentPath.MatchString(r.URL.Path) {
+			http.NotFound(w, r)
+			return
+		}
+		archive("amazon-cloudwatch-agent_1.300.deb")
+	case amazonHost:
+		archive("amazon-cloudwatch-agent_1.300.deb")
+	case dockerHost, ubuntuHost:
+		if path.Base(r.URL.Path) == "gpg" {
+			http.ServeFile(w, r, filepath.Join(c.Dir, "key.gpg"))
+			return
+		}
+		archive(filepath.Base(r.URL.Path))
+	case getDockerHost:
+		http.ServeFile(w, r, "standins/get-docker")
+	case composeHost:
+		if match = composePath.FindStringSubmatch(r.URL.Path); match == nil {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprintf(w, "#!/bin/sh\n[ \"$*\" != --version ] || { echo Docker Compose version %s; exit; }\nexec /usr/lib/lab/docker/docker-compose \"$@\"\n", match[1])
+	case installerHost:
+		if match = updatePath.FindStringSubmatch(r.URL.Path); match != nil {
+			who.stack.count(who.name, "DownloadUpdate")
+			_, _ = io.WriteString(w, strings.ReplaceAll(standin("update.sh"), "@RELEASE@", match[1]))
+			return
+		}
+		if match = installerPath.FindStringSubmatch(r.URL.Path); match == nil {
+			http.NotFound(w, r)
+			return
+		}
+		installer := []byte(strings.NewReplacer("@RELEASE@", match[1], "@ROLE@", match[2]).Replace(standin("installer")))
+		who.stack.count(who.name, "Download")
+		if serve := who.stack.serving(); serve != nil {
+			serve(w, installer)
+			return
+		}
+		_, _ = w.Write(installer)
+	default:
+		http.NotFound(w, r)
+	}
 }
 
 // who calls, by its address (nodes) or its access key (functions), and which service.
@@ -243,6 +436,9 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.count(who.name, "Signal")
+		if fault := s.faulting(); fault != nil && answerFault(w, fault, who.name, "Signal") {
+			return
+		}
 		s.takeSignal(w, r, handle, body)
 		return
 	}
@@ -272,10 +468,7 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 		s.count(who.name, request.action)
 	}
 	if fault := s.faulting(); fault != nil {
-		if code, text := fault(who.name, request.action); code != 0 {
-			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-			w.WriteHeader(code)
-			io.WriteString(w, text)
+		if answerFault(w, fault, who.name, request.action) {
 			return
 		}
 	}
@@ -297,6 +490,30 @@ func (c *Cloud) front(w http.ResponseWriter, r *http.Request) {
 	if !s.answer(w, r, request, body) {
 		c.forward(w, r, body)
 	}
+}
+
+// reset is a fault that cuts the connection.
+const reset = -1
+
+// answerFault tells whether a fault answered.
+func answerFault(w http.ResponseWriter, fault func(who, action string) (int, string), who, action string) bool {
+	code, text := fault(who, action)
+	switch code {
+	case 0:
+		return false
+	case reset:
+		connection, _, err := http.NewResponseController(w).Hijack()
+		must(err)
+		if tcp, ok := connection.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		connection.Close()
+	default:
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(code)
+		io.WriteString(w, text)
+	}
+	return true
 }
 
 func refuse(w http.ResponseWriter, status int, code, message string) {

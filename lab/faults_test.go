@@ -32,7 +32,7 @@ func TestVolumesThatAreNotBlankAreLeftAsTheyAre(t *testing.T) {
 		}, "holds unknown files"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 				v := s.volume(1)
 				c.make(v)
 				sum := func() string {
@@ -61,7 +61,7 @@ func write(v *volume, content []byte, at int64) {
 func TestVolumesThatCannotBeUsedAreNamed(t *testing.T) {
 	t.Parallel()
 	t.Run("too small", func(t *testing.T) {
-		scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 			v := s.volume(1)
 			must(os.Truncate(v.file, 10<<30))
 			s.Launch(Group(1))
@@ -69,7 +69,7 @@ func TestVolumesThatCannotBeUsedAreNamed(t *testing.T) {
 		})
 	})
 	t.Run("never attaches", func(t *testing.T) {
-		scenario(t, Options{Masters: -1, Scale: 400}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1, Scale: 400}, nil, func(t testing.TB, s *Stack) {
 			v := s.volume(1)
 			s.Fault(func(_, action string) (int, string) {
 				if action == "AttachVolume" {
@@ -102,7 +102,7 @@ func on(s *Stack, wanted string, fault func(call int64) (int, string)) {
 func TestTransientFaultsAreRetried(t *testing.T) {
 	t.Parallel()
 	t.Run("Secrets Manager throttles", func(t *testing.T) {
-		scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 			on(s, "GetSecretValue", func(call int64) (int, string) {
 				if call < 12 {
 					return 400, throttled
@@ -117,7 +117,7 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 		})
 	})
 	t.Run("Secrets Manager is slow", func(t *testing.T) {
-		scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 			on(s, "GetSecretValue", func(int64) (int, string) { time.Sleep(5 * time.Second); return 0, "" })
 			s.Launch(Group(1))
 			ready(t, s, 1)
@@ -128,7 +128,7 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 	})
 	t.Run("download fails twice, then is cut, then works", func(t *testing.T) {
 		var calls atomic.Int64
-		scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 			s.Serve(func(w http.ResponseWriter, installer []byte) {
 				switch calls.Add(1) {
 				case 1, 2:
@@ -149,43 +149,48 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 	})
 	t.Run("package lock is held, installer fails once, health fails at first", func(t *testing.T) {
 		scenario(t, Options{Masters: 1, Distribution: Ubuntu24, Files: map[string]string{
-			"etc/lab/packages-locked": "2", "etc/lab/installer-fails": "1", "etc/lab/unhealthy": "5"}}, nil, func(t *testing.T, s *Stack) {
+			"etc/lab/installer-fails": "1", "etc/lab/unhealthy": "5", "etc/systemd/system/unattended-upgrades.service": holdsLock, "etc/systemd/system/multi-user.target.wants/unattended-upgrades.service": holdsLock}}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 1)
 			checkMaster(t, s, 1)
 		})
 	})
 	t.Run("metadata are absent, then slow", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1, LateMetadata: true}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Media: 1, LateMetadata: true}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 0, 1)
 			checkMaster(t, s, 1)
 		})
 	})
 }
 
+// holdsLock is a unit that holds dpkg's lock for a while from the boot on, as unattended-upgrades does.
+const holdsLock = `[Service]
+ExecStart=/usr/bin/python3 -c "import fcntl, subprocess; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); subprocess.call(['sleep', '90'])"
+`
+
 func TestFaultsThatStayAreNamed(t *testing.T) {
 	t.Parallel()
 	t.Run("Secrets Manager", func(t *testing.T) {
-		scenario(t, Options{Masters: -1, Scale: 200}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1, Scale: 200}, nil, func(t testing.TB, s *Stack) {
 			on(s, "GetSecretValue", func(int64) (int, string) { return 500, broken })
 			s.Launch(Group(1))
 			failure(t, s, "MasterReady", "master-1", "read_secret failed", "the vault is closed")
 		})
 	})
 	t.Run("download", func(t *testing.T) {
-		scenario(t, Options{Masters: -1, Scale: 200}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: -1, Scale: 200}, nil, func(t testing.TB, s *Stack) {
 			s.Serve(func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusNotFound) })
 			s.Launch(Group(1))
 			failure(t, s, "MasterReady", "master-1", "install_master failed", "404")
 		})
 	})
 	t.Run("installer, without telling a credential", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Scale: 200, Files: map[string]string{"etc/lab/installer-fails": "99"}}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Scale: 200, Files: map[string]string{"etc/lab/installer-fails": "99"}}, nil, func(t testing.TB, s *Stack) {
 			failure(t, s, "MasterReady", "install_master failed", "ERROR: no space for the images")
 			eventually(t, "a word in CloudWatch Logs", func() bool { return strings.Contains(logged(s), "no space for the images") })
 		})
 	})
 	t.Run("health", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Scale: 200, Files: map[string]string{"etc/lab/unhealthy": "9999"}}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Scale: 60, Files: map[string]string{"etc/lab/unhealthy": "9999"}}, nil, func(t testing.TB, s *Stack) {
 			failure(t, s, "MasterReady", "healthy failed", "503")
 			if s.readyOnce() {
 				t.Error("the node said that it is ready")
@@ -193,7 +198,7 @@ func TestFaultsThatStayAreNamed(t *testing.T) {
 		})
 	})
 	t.Run("health, of an installed node", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Scale: 200}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Scale: 60}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 1)
 			s.Machine(Group(1)).put("etc/lab/unhealthy", "9999")
 			cutPower(s)
@@ -208,7 +213,7 @@ func TestFaultsThatStayAreNamed(t *testing.T) {
 		})
 	})
 	t.Run("operating system", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Distribution: "debian 12"}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Distribution: "debian 12"}, nil, func(t testing.TB, s *Stack) {
 			failure(t, s, "MasterReady", "identify failed", "debian-12 is not supported: use Amazon Linux 2023, Ubuntu 22.04 or 24.04")
 		})
 	})

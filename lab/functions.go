@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,8 +60,6 @@ func (s *Stack) Invoke(id string, event Event) Answer {
 	s.mu.Lock()
 	resource := s.deployment.Resources[id]
 	function := cfn.At(resource, "Properties", "ServiceToken", "Fn::GetAtt").([]any)[0].(string)
-	role := cfn.At(s.deployment.Resources[function], "Properties", "Role", "Fn::GetAtt").([]any)[0].(string)
-	d := s.deployment
 	if event.ResourceProperties == nil {
 		event.ResourceProperties = s.applied[id]
 	}
@@ -68,10 +67,39 @@ func (s *Stack) Invoke(id string, event Event) Answer {
 		event.PhysicalResourceId, _ = s.attributes[id][physical].(string)
 	}
 	s.mu.Unlock()
-	number := serial.Add(1)
 	if event.RequestId == "" {
-		event.RequestId = fmt.Sprintf("00000000-0000-0000-0000-%012d", number)
+		event.RequestId = fmt.Sprintf("00000000-0000-0000-0000-%012d", serial.Add(1))
 	}
+	sent := map[string]any{"RequestType": event.RequestType, "RequestId": event.RequestId, "StackId": s.id,
+		"ResourceType": cfn.At(resource, "Type"), "LogicalResourceId": id, "ResourceProperties": stringly(event.ResourceProperties)}
+	if event.OldResourceProperties != nil {
+		sent["OldResourceProperties"] = stringly(event.OldResourceProperties)
+	}
+	if event.PhysicalResourceId != "" {
+		sent["PhysicalResourceId"] = event.PhysicalResourceId
+	}
+	answers, log, err := s.run(function, sent)
+	if len(answers) == 0 {
+		reason := "no answer: " + log
+		if err != nil && log == "" {
+			reason = err.Error()
+		}
+		return Answer{Status: "FAILED", Reason: reason, Log: log}
+	}
+	var answer Answer
+	must(json.Unmarshal([]byte(answers[0]), &answer))
+	answer.Answers, answer.Log = len(answers), log
+	return answer
+}
+
+// run runs a function of the stack with an event, in its role: its real code, on Node.js, with the real SDK. It gives what the
+// function told CloudFormation, if it did, and what it printed; an error when it threw one, or its process ended.
+func (s *Stack) run(function string, event any) (answers []string, log string, err error) {
+	s.mu.Lock()
+	role := cfn.At(s.deployment.Resources[function], "Properties", "Role", "Fn::GetAtt").([]any)[0].(string)
+	d := s.deployment
+	s.mu.Unlock()
+	number := serial.Add(1)
 	code := d.Resolve(cfn.At(d.Resources[function], "Properties", "Code", "ZipFile")).(string)
 	dir := filepath.Join(s.Cloud.Dir, "functions")
 	must(os.MkdirAll(dir, 0o700))
@@ -81,46 +109,37 @@ func (s *Stack) Invoke(id string, event Event) Answer {
 	s.Cloud.mu.Lock()
 	s.Cloud.functions[key] = principal{stack: s, name: function, role: role}
 	s.Cloud.mu.Unlock()
-	sent := map[string]any{"RequestType": event.RequestType, "RequestId": event.RequestId, "StackId": s.id,
-		"ResourceType": cfn.At(resource, "Type"), "LogicalResourceId": id, "ResourceProperties": stringly(event.ResourceProperties)}
-	if event.OldResourceProperties != nil {
-		sent["OldResourceProperties"] = stringly(event.OldResourceProperties)
-	}
-	if event.PhysicalResourceId != "" {
-		sent["PhysicalResourceId"] = event.PhysicalResourceId
-	}
-	line, _ := json.Marshal(map[string]any{"file": file, "event": sent, "env": map[string]any{
-		"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x"}})
+	environment := map[string]any{"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "x"}
+	variables, _ := d.Resolve(cfn.At(d.Resources[function], "Properties", "Environment", "Variables")).(map[string]any)
+	maps.Copy(environment, variables)
+	line, _ := json.Marshal(map[string]any{"file": file, "event": event, "env": environment})
 
 	w := <-s.Cloud.workers
 	if w == nil {
 		w = newWorker()
 	}
-	_, err := fmt.Fprintf(w.input, "%s\n", line)
+	_, err = fmt.Fprintf(w.input, "%s\n", line)
 	var text []byte
 	if err == nil {
 		text, err = w.output.ReadBytes('\n')
 	}
 	if err != nil {
 		s.Cloud.workers <- nil
-		return Answer{Status: "FAILED", Reason: "the function's process ended: " + err.Error()}
+		return nil, "", fmt.Errorf("the function's process ended: %w", err)
 	}
 	s.Cloud.workers <- w
 	var result struct {
-		Answers []string
-		Log     string
+		Answers     []string
+		Log, Thrown string
 	}
 	must(json.Unmarshal(text, &result))
 	s.mu.Lock()
 	s.words = append(s.words, result.Log)
 	s.mu.Unlock()
-	answer := Answer{Status: "FAILED", Reason: "no answer: " + result.Log}
-	if len(result.Answers) > 0 {
-		answer = Answer{}
-		must(json.Unmarshal([]byte(result.Answers[0]), &answer))
+	if result.Thrown != "" {
+		err = fmt.Errorf("the function failed: %s", result.Thrown)
 	}
-	answer.Answers, answer.Log = len(result.Answers), result.Log
-	return answer
+	return result.Answers, result.Log, err
 }
 
 // stringly is how CloudFormation hands numbers and truths to a function.

@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,7 +34,7 @@ func newZone(name string) string {
 
 // The checks ask moto for what EC2 and ACM would know.
 func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "PreflightChecks"
 		elsewhere := importCertificate("other.example.com")
 		zone := newZone("example.net.")
@@ -71,12 +73,12 @@ func TestPreflightRefusesWithEveryProblemAtOnce(t *testing.T) {
 
 // CloudFormation may repeat an event late: what came after it must not be lost.
 func TestEventsOutOfOrderLoseNoCredential(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "MasterInfoFill"
 		first := s.Secret()
 		old := s.with(id, nil)
 		settings := maps.Clone(old["Settings"].(map[string]any))
-		settings["DOMAIN_NAME"] = "second.example.com"
+		settings["OPENVIDU_RTC_ENGINE"] = "mediasoup"
 		now := s.with(id, map[string]any{"Settings": settings})
 		send := func(event Event) {
 			t.Helper()
@@ -86,7 +88,7 @@ func TestEventsOutOfOrderLoseNoCredential(t *testing.T) {
 		}
 		update := Event{RequestType: "Update", RequestId: "00000000-0000-0000-0000-0000000000b1", ResourceProperties: now, OldResourceProperties: old}
 		send(update)
-		expect(t, "domain", s.Secret()["DOMAIN_NAME"].(string), "second.example.com")
+		expect(t, "engine", s.Secret()["OPENVIDU_RTC_ENGINE"].(string), "mediasoup")
 		s.SetSecret(map[string]any{"GRAFANA_ADMIN_PASSWORD": "edited-by-hand"})
 		send(Event{RequestType: "Create", RequestId: "00000000-0000-0000-0000-0000000000b0", ResourceProperties: old}) // a late one
 		send(update)                                                                                                   // again
@@ -94,11 +96,73 @@ func TestEventsOutOfOrderLoseNoCredential(t *testing.T) {
 		send(update) // after the deletion
 		got := s.Secret()
 		expect(t, "hand edit", got["GRAFANA_ADMIN_PASSWORD"].(string), "edited-by-hand")
-		expect(t, "domain", got["DOMAIN_NAME"].(string), "second.example.com")
+		expect(t, "engine", got["OPENVIDU_RTC_ENGINE"].(string), "mediasoup")
 		for key, value := range first {
 			if confidential.MatchString(key) && key != "GRAFANA_ADMIN_PASSWORD" && got[key] != value {
 				t.Errorf("%s was overwritten", key)
 			}
 		}
 	})
+}
+
+// Whoever may invoke a function may write its event.
+func TestForgedEventsChangeNothing(t *testing.T) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
+		const id = "MasterInfoFill"
+		first := s.Secret()
+		unchanged := func(what string) {
+			t.Helper()
+			for key, value := range s.Secret() {
+				if first[key] != value {
+					t.Errorf("%s: %s was overwritten", what, key)
+				}
+			}
+		}
+		old := s.with(id, nil)
+		settings := maps.Clone(old["Settings"].(map[string]any))
+		settings["REDIS_PASSWORD"] = "known-to-me"
+		forged := Event{RequestType: "Update", ResourceProperties: s.with(id, map[string]any{"Settings": settings}), OldResourceProperties: old}
+		if answer := s.Invoke(id, forged); answer.Status != "FAILED" || !strings.Contains(answer.Reason, "REDIS_PASSWORD is none of the keys") {
+			t.Errorf("a credential among the settings: %+v", answer)
+		}
+		unchanged("a credential among the settings")
+		delete(settings, "REDIS_PASSWORD")
+		settings["OPENVIDU_RTC_ENGINE"] = "mediasoup"
+		s.setStatus("UPDATE_COMPLETE")
+		for _, function := range []string{id, "PreflightChecks", "PreflightSlots"} {
+			if answer := s.Invoke(function, Event{RequestType: "Create"}); answer.Status != "FAILED" || !strings.Contains(answer.Reason, "The stack is UPDATE_COMPLETE") {
+				t.Errorf("%s while nothing is under way: %+v", function, answer)
+			}
+		}
+		if answer := s.Invoke(id, forged); answer.Status != "FAILED" {
+			t.Errorf("an update while none is under way: %+v", answer)
+		}
+		unchanged("an update while none is under way")
+	})
+}
+
+// Data without its credentials is lost: the secret goes only when volumes and snapshots went.
+func TestSecretGoesWithItsData(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		retain   string
+		snapshot bool
+		goes     bool
+	}{"nothing of the data is left": {"false", false, true}, "a snapshot is left": {"false", true, false}, "the volumes are left": {"true", false, false}} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, Options{Masters: -1}, map[string]any{"RetainVolumes": c.retain}, func(t testing.TB, s *Stack) {
+				if c.snapshot {
+					s.Snapshot(1)
+				}
+				secret := s.attribute("OpenViduSharedInfo", "")
+				deletion := s.Delete()
+				expect(t, "failed", fmt.Sprint(deletion.Failed), "map[]")
+				if !slices.Contains(deletion.Retained, "OpenViduSharedInfo") {
+					t.Errorf("CloudFormation retains %v", deletion.Retained)
+				}
+				about := s.Cloud.call("secretsmanager", "secretsmanager.DescribeSecret", map[string]any{"SecretId": secret})
+				expect(t, "whether it is deleted", fmt.Sprint(about["DeletedDate"] != nil), fmt.Sprint(c.goes))
+			})
+		})
+	}
 }

@@ -91,6 +91,9 @@ var resources = map[string]map[string]called{
 		if m := s.machineById(r.text("InstanceId")); names == nil && m != nil {
 			names = []string{m.tags[groupTag]}
 		}
+		if names == nil && r.text("InstanceId") != "" {
+			names = []string{"of-an-unknown-instance"}
+		}
 		for _, name := range names {
 			arns = append(arns, arn("autoscaling", "autoScalingGroup:00000000-0000-0000-0000-000000000000:autoScalingGroupName/"+name))
 		}
@@ -200,6 +203,9 @@ func (s *Stack) implied(r request) (calls []request) {
 			for _, action := range actions {
 				call := request{who: r.who, service: "kms", action: action, input: map[string]any{"KeyId": key}, from: r.from, behalf: map[string]any{
 					"kms:ViaService": service + "." + region + ".amazonaws.com", "aws:ViaAWSService": "true"}}
+				if service == "secretsmanager" { // AWS Secrets Manager User Guide, "Encryption context"
+					call.behalf["kms:EncryptionContext:SecretARN"] = r.text(parameter)
+				}
 				if action == "CreateGrant" {
 					call.behalf["kms:GrantIsForAWSResource"] = "true"
 				}

@@ -36,7 +36,7 @@ const permissions = `{
 }`
 
 // permitted deploys the template, as it is but for what change does to the role's properties.
-func permitted(t *testing.T, options Options, change func(role map[string]any)) *Stack {
+func permitted(t testing.TB, options Options, change func(role map[string]any)) *Stack {
 	t.Helper()
 	s, err := Deploy(cloud, withRole(t, change), nil, options)
 	t.Cleanup(s.Destroy)
@@ -46,7 +46,7 @@ func permitted(t *testing.T, options Options, change func(role map[string]any)) 
 	return s
 }
 
-func withRole(t *testing.T, change func(role map[string]any)) cfn.Template {
+func withRole(t testing.TB, change func(role map[string]any)) cfn.Template {
 	t.Helper()
 	var resources map[string]any
 	if err := json.Unmarshal([]byte(permissions), &resources); err != nil {

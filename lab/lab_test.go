@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,6 +21,7 @@ import (
 	"time"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	vpcnet "github.com/openvidu-ha/openvidu-ha/lab/internal/network"
 	"github.com/openvidu-ha/openvidu-ha/lab/internal/nodejs"
 )
 
@@ -27,7 +31,8 @@ var (
 	patience       = flag.Duration("patience", 5*time.Minute, "how long a scenario waits for a state: generous, for machines that are busy")
 	prepareOnly    = flag.Bool("prepare", false, "only fetch what the lab needs from registries")
 
-	modules, metadataMock string // Node.js packages, and the metadata service's binary
+	modules, bin, metadataMock, tool string // Node.js packages; built programs, the metadata service and what runs inside of nodes among them
+	tree, livekitServer              string // in the cache: what nodes boot, and LiveKit
 
 	cloud      *Cloud
 	source     cfn.Template
@@ -49,7 +54,7 @@ type row struct {
 }
 
 // sidesteps is how many scenarios run side by side: they mostly wait.
-const sidesteps = "6"
+const sidesteps = "4"
 
 // TestMain runs the tests in namespaces of their own: when they end, however they end, networks, mounts, processes and loop
 // devices end with them.
@@ -57,7 +62,18 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	here, err := os.Getwd()
 	must(err)
-	modules, metadataMock = filepath.Join(here, "node_modules"), filepath.Join(here, "bin", "ec2-metadata-mock")
+	modules, bin = filepath.Join(here, "node_modules"), filepath.Join(here, "bin")
+	metadataMock, tool = filepath.Join(bin, "ec2-metadata-mock"), filepath.Join(bin, "tool")
+	cache := os.Getenv("OPENVIDU_LAB_CACHE")
+	if cache == "" {
+		cache = "/var/cache/openvidu-lab"
+	}
+	recipe, err := os.ReadFile("node/tree")
+	must(err)
+	tree = filepath.Join(cache, fmt.Sprintf("tree-%x", sha256.Sum256(recipe))[:17])
+	version, err := run("go", "-C", "calls", "list", "-m", "-f", "{{.Version}}", "github.com/livekit/livekit-server")
+	must(err)
+	livekitServer = filepath.Join(cache, "livekit-server-"+strings.TrimSpace(version))
 	dir := os.Getenv("OPENVIDU_LAB")
 	if dir == "" {
 		os.Exit(outside())
@@ -71,6 +87,15 @@ func TestMain(m *testing.M) {
 	must(err)
 	must(json.Unmarshal(content, &parameters))
 	cloud = NewCloud(dir)
+	source = cloud.newKey(source)
+	vpc, err = vpcnet.New(dir, netip.MustParsePrefix("10.99.0.0/16"))
+	must(err)
+	for _, name := range downloadHosts {
+		vpc.DNS.Set("", name, netip.MustParseAddr(address))
+	}
+	stun, _, err := net.SplitHostPort(vpc.STUN())
+	must(err)
+	vpc.DNS.Set("", "stun.lab.test", netip.MustParseAddr(stun))
 	newNetwork()
 	explicit := false
 	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
@@ -96,6 +121,11 @@ func outside() int {
 	dir, err := os.MkdirTemp("", "openvidu-lab")
 	must(err)
 	defer os.RemoveAll(dir)
+	defer func() {
+		for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"} {
+			removeCgroups(filepath.Join(root, cgroupPrefix, filepath.Base(dir)))
+		}
+	}()
 	command := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}, os.Args...)...)
 	command.Env = append(os.Environ(), "OPENVIDU_LAB="+dir)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
@@ -115,49 +145,73 @@ func outside() int {
 
 // prepare brings what the lab cannot fetch from inside its own network.
 func prepare() {
-	for _, tool := range []string{"moto_server", "aws", "node", "npm", "ip", "nsenter", "losetup", "mkfs.xfs", "mkfs.ext4", "xfs_io", "jq", "curl", "python3", "pgrep", "systemd-analyze"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			fmt.Fprintf(os.Stderr, "the lab needs %s (moto: pip install 'moto[server]'; see docs/lab.md)\n", tool)
-			os.Exit(1)
+	var missing []string
+	for command, from := range map[string]string{"moto_server": "pip install 'moto[server]'", "aws": "pip install awscli", "node": "nodejs", "npm": "npm", "ip": "iproute2", "nsenter": "util-linux",
+		"losetup": "mount", "mkfs.xfs": "xfsprogs", "mkfs.ext4": "e2fsprogs", "xfs_io": "xfsprogs", "jq": "jq", "curl": "curl", "python3": "python3", "mmdebstrap": "mmdebstrap",
+		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables", "gpg": "gpg"} {
+		if _, err := exec.LookPath(command); err != nil {
+			missing = append(missing, fmt.Sprintf("%s (%s)", command, from))
 		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		fmt.Fprintf(os.Stderr, "the lab needs %s: install the packages in brackets, Debian's with apt-get install; see docs/lab.md\n", strings.Join(missing, ", "))
+		os.Exit(1)
 	}
 	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")
 	must(err)
+	must(os.Setenv("CGO_ENABLED", "0")) // what runs in nodes and containers finds no C library there
+	_, err = run("go", "build", "-ldflags", "-s -w", "-o", tool, "./tool")
+	must(err)
+	must(os.MkdirAll(filepath.Dir(tree), 0o755))
+	if _, err := os.Stat(tree); err != nil {
+		fmt.Fprintln(os.Stderr, "building the nodes' operating system in", tree)
+		_, err := run("flock", filepath.Dir(tree), "sh", "-c", "[ -d '"+tree+"' ] || node/tree '"+tree+"'")
+		must(err)
+	}
+	_, err = run("go", "-C", "calls", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin+"/", "./call", "./probe", "./rtmp")
+	must(err)
+	if _, err := os.Stat(livekitServer); err != nil {
+		fmt.Fprintln(os.Stderr, "building", livekitServer)
+		_, err := run("go", "-C", "calls", "build", "-trimpath", "-ldflags", "-s -w", "-o", livekitServer+".new", "github.com/livekit/livekit-server/cmd/server")
+		must(err)
+		must(os.Rename(livekitServer+".new", livekitServer))
+	}
+	must(nodejs.Install("calls/webrtc"))
 	must(nodejs.Install("."))
 }
 
 // newNetwork makes the VPC as a user has it: a public and a private subnet in each of four zones, whose gateways are this
 // machine, and a certificate for the domain.
 func newNetwork() {
-	vpc := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
+	vpcId := field(cloud.query("ec2", "Action", "CreateVpc", "CidrBlock", "10.99.0.0/16"), "vpcId")
 	internet := field(cloud.query("ec2", "Action", "CreateInternetGateway"), "internetGatewayId")
-	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpc)
-	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	cloud.query("ec2", "Action", "AttachInternetGateway", "InternetGatewayId", internet, "VpcId", vpcId)
+	routes := field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpcId), "routeTableId")
 	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "GatewayId", internet)
 	made := 0
-	newSubnet := func(zone, routes string) string {
+	newSubnet := func(zone, routes string, egress vpcnet.Egress) string {
 		made++
 		base := fmt.Sprint("10.99.", 16*made)
-		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpc, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
+		subnet := field(cloud.query("ec2", "Action", "CreateSubnet", "VpcId", vpcId, "CidrBlock", base+".0/20", "AvailabilityZone", region+zone), "subnetId")
 		cloud.query("ec2", "Action", "AssociateRouteTable", "RouteTableId", routes, "SubnetId", subnet)
 		network[subnet] = base
-		_, err := run("ip", "addr", "add", base+".1/32", "dev", "lo")
-		must(err)
+		must(vpc.AddSubnet(vpcnet.Subnet{ID: subnet, Zone: region + zone, Prefix: netip.MustParsePrefix(base + ".0/20"), Egress: egress, MapPublic: egress == vpcnet.InternetGateway}))
 		return subnet
 	}
 	for _, zone := range []string{"a", "b", "c", "d"} {
-		subnet := newSubnet(zone, routes)
+		subnet := newSubnet(zone, routes, vpcnet.InternetGateway)
 		cloud.query("ec2", "Action", "ModifySubnetAttribute", "SubnetId", subnet, "MapPublicIpOnLaunch.Value", "true")
 		subnets = append(subnets, subnet)
 	}
 	address := field(cloud.query("ec2", "Action", "AllocateAddress", "Domain", "vpc"), "allocationId")
 	nat := field(cloud.query("ec2", "Action", "CreateNatGateway", "SubnetId", subnets[0].(string), "AllocationId", address), "natGatewayId")
-	routes = field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpc), "routeTableId")
+	routes = field(cloud.query("ec2", "Action", "CreateRouteTable", "VpcId", vpcId), "routeTableId")
 	cloud.query("ec2", "Action", "CreateRoute", "RouteTableId", routes, "DestinationCidrBlock", "0.0.0.0/0", "NatGatewayId", nat)
 	for _, zone := range []string{"a", "b", "c", "d"} {
-		private = append(private, newSubnet(zone, routes))
+		private = append(private, newSubnet(zone, routes, vpcnet.NATGateway))
 	}
-	parameters["OpenViduVPC"] = vpc
+	parameters["OpenViduVPC"] = vpcId
 	parameters["OpenViduCertificateARN"] = importCertificate(parameters["DomainName"].(string))
 	imageId = cfn.At(cloud.call("ssm", "AmazonSSM.GetParameter", map[string]any{
 		"Name": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"}), "Parameter", "Value").(string)
@@ -168,18 +222,20 @@ func newNetwork() {
 
 func importCertificate(domain string) any {
 	text, key := certificate(domain)
-	return cloud.call("acm", "CertificateManager.ImportCertificate", map[string]any{"Certificate": text, "PrivateKey": key})["CertificateArn"]
+	arn := cloud.call("acm", "CertificateManager.ImportCertificate", map[string]any{"Certificate": text, "PrivateKey": key})["CertificateArn"]
+	certificates.Store(arn, string(text)+string(key))
+	return arn
 }
 
 // scenario deploys a stack of its own, checks it, and looks at what every scenario must keep. It runs beside others.
-func scenario(t *testing.T, options Options, change map[string]any, check func(t *testing.T, s *Stack)) {
+func scenario(t *testing.T, options Options, change map[string]any, check func(t testing.TB, s *Stack)) {
 	t.Helper()
 	t.Parallel()
 	check(t, deployed(t, options, change))
 }
 
 // deployed is the stack of a scenario, or of its second part; what every scenario must keep is looked at when the test ends.
-func deployed(t *testing.T, options Options, change map[string]any) *Stack {
+func deployed(t testing.TB, options Options, change map[string]any) *Stack {
 	t.Helper()
 	name := t.Name()
 	if options.Row != "" {
@@ -218,7 +274,7 @@ func deployed(t *testing.T, options Options, change map[string]any) *Stack {
 }
 
 // afterwards checks what every scenario must keep.
-func afterwards(t *testing.T, s *Stack) {
+func afterwards(t testing.TB, s *Stack) {
 	checkSecrecy(t, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,7 +350,7 @@ var confidential = regexp.MustCompile("PASSWORD|SECRET|KEY|LICENSE")
 
 // checkSecrecy looks for every credential that the secret ever held in all that others than root can read on any node, in
 // every log, root's too, in what left the nodes, and in what the functions printed.
-func checkSecrecy(t *testing.T, s *Stack) {
+func checkSecrecy(t testing.TB, s *Stack) {
 	if _, err := s.readSecret(); err != nil && s.existing()["OpenViduSharedInfo"] != "" && s.existing()["MasterInfoFill"] != "" {
 		t.Error("the secret cannot be read: ", err)
 	}
@@ -322,7 +378,7 @@ func checkSecrecy(t *testing.T, s *Stack) {
 	for _, m := range machines {
 		m.last = m.Log()
 		if t.Failed() {
-			m.last += m.Shell("ps -eo pid,ppid,pgid,stat,wchan:20,etimes,args")
+			m.last += m.Shell("ps -eo pid,ppid,stat,etimes,args; docker ps -a 2>/dev/null; for c in $(docker ps -aq); do docker logs --tail 4 $c 2>&1; done; journalctl -b --no-pager -o short-monotonic | tail -n 80")
 		}
 		// /etc/lab is the lab's own.
 		upper := filepath.Join(m.dir, "upper")
@@ -345,9 +401,12 @@ func checkSecrecy(t *testing.T, s *Stack) {
 		must(err)
 		// What lies in memory or on the volume is seen from inside.
 		if _, err := m.pid(); err == nil {
-			must(os.WriteFile(filepath.Join(upper, "etc/lab/secrets"), []byte(strings.Join(patterns, "\n")+"\n"), 0o600))
-			found := m.Shell("shopt -s nullglob; for d in /run /tmp; do grep -rIlFf /etc/lab/secrets $d 2>/dev/null; done;" +
-				"[[ $(stat -c %a /opt/openvidu 2>/dev/null) == 700 ]] || find /opt/openvidu -type f -perm /044 -print0 2>/dev/null | xargs -0 -r grep -lFf /etc/lab/secrets; true")
+			if _, err := m.Run("bash", "-c", `umask 077; cat >/etc/lab/secrets <<<"$0"`, strings.Join(patterns, "\n")); err != nil {
+				continue // it has gone meanwhile
+			}
+			// Any other user of the node, what the containers see included; and the journal, whoever may read it.
+			found := m.Shell("chmod 600 /etc/lab/secrets; setpriv --reuid 65534 --regid 65534 --clear-groups grep -rIlF -f /dev/stdin /run /tmp /opt/openvidu /etc </etc/lab/secrets 2>/dev/null; " +
+				"! journalctl -b --no-pager -o cat | grep -qFf /etc/lab/secrets || echo /the/journal; true")
 			if strings.Contains(found, "/") {
 				t.Errorf("%s tells credentials in %s", m.Group, found)
 			}
@@ -385,7 +444,7 @@ func streams(s *Stack) map[string]string {
 }
 
 // eventually waits for a state.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(*patience); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -395,7 +454,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 }
 
 // ready waits for the success of the given slots; 0 stands for all Media Nodes.
-func ready(t *testing.T, s *Stack, slots ...int) {
+func ready(t testing.TB, s *Stack, slots ...int) {
 	t.Helper()
 	eventually(t, fmt.Sprint("slots ready: ", slots), func() bool {
 		for _, signal := range append(s.Signals("MasterReady"), s.Signals("MediaReady")...) {
@@ -429,7 +488,7 @@ func (s *Stack) readyAt(m *Machine) time.Time {
 }
 
 // failure waits for the reason that a node gives.
-func failure(t *testing.T, s *Stack, handle string, parts ...string) {
+func failure(t testing.TB, s *Stack, handle string, parts ...string) {
 	t.Helper()
 	var reason string
 	eventually(t, "a failure", func() bool {
@@ -447,7 +506,7 @@ func failure(t *testing.T, s *Stack, handle string, parts ...string) {
 	}
 }
 
-func expect(t *testing.T, what, got, want string) {
+func expect(t testing.TB, what, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s is %q, want %q", what, got, want)
@@ -463,7 +522,7 @@ func masterIps(s *Stack) string {
 }
 
 // checkMaster looks at a master that says it is ready.
-func checkMaster(t *testing.T, s *Stack, slot int) {
+func checkMaster(t testing.TB, s *Stack, slot int) {
 	t.Helper()
 	secret := s.Secret()
 	var others []string

@@ -13,7 +13,7 @@ func TestLogsOutliveTheirNodes(t *testing.T) {
 	t.Parallel()
 	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
 		t.Run(string(distribution), func(t *testing.T) {
-			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1}, nil, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
 				ready(t, s, 0, 1)
 				master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
 				boot := "master-1/" + master.Id + "/boot"
@@ -39,6 +39,12 @@ func TestLogsOutliveTheirNodes(t *testing.T) {
 				if text := errors(); strings.Contains(text, "starting") || strings.Contains(text, "aBcD1234") {
 					t.Errorf("what is no error, or tells a password, was sent: %s", text)
 				}
+				// OpenVidu 3.9 collects the errors of the whole cluster on masters.
+				master.Shell("mkdir -p /var/log/openvidu; echo 'media-node-1 lost its disk' >>/var/log/openvidu/nodes_errors.log; echo 'mongodb://admin:aBcD1234@10.0.0.1/ refused' >>/var/log/openvidu/nodes_errors.log")
+				const collected = "/nodes_errors"
+				eventually(t, "the errors that OpenVidu collected", func() bool {
+					return streams(s)["master-1/"+master.Id+collected] == "media-node-1 lost its disk\n"
+				})
 				s.Kill(Group(1), nil)
 				ready(t, s, 1)
 				if !strings.Contains(streams(s)[boot], "== healthy") {
@@ -61,7 +67,7 @@ func TestNodesWithoutAgentWork(t *testing.T) {
 	t.Parallel()
 	for _, distribution := range []Distribution{AmazonLinux, Ubuntu24} {
 		t.Run(string(distribution), func(t *testing.T) {
-			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1, Files: map[string]string{"etc/lab/no-agent": ""}}, nil, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Distribution: distribution, Masters: 1, Media: 1, Files: map[string]string{"etc/lab/no-agent": ""}, Outages: map[string]int{agentHost: 404}}, nil, func(t testing.TB, s *Stack) {
 				ready(t, s, 0, 1)
 				for _, m := range []*Machine{s.Machine(Group(1)), s.Machine(MediaGroup)} {
 					if !strings.Contains(m.Log(), "WARNING: no CloudWatch agent") {

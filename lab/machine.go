@@ -26,6 +26,23 @@ const (
 	Ubuntu24    Distribution = "ubuntu 24.04"
 )
 
+// cgroupPrefix of the lab's control groups.
+const cgroupPrefix = "openvidu-lab/"
+
+// removeCgroups removes an empty tree of control groups.
+func removeCgroups(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			removeCgroups(filepath.Join(dir, entry.Name()))
+		}
+	}
+	_ = os.Remove(dir)
+}
+
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Machine is an EC2 instance: network, mount and process namespaces of its own.
@@ -43,8 +60,10 @@ type Machine struct {
 
 	power    sync.Mutex // one change of power at a time
 	letGo    sync.Mutex // of interface and volume
+	serving  sync.Mutex // one change of the metadata service at a time
 	mu       sync.Mutex
 	process  *exec.Cmd
+	halted   chan bool // closed at the end of the process
 	metadata *exec.Cmd
 	state    string // what Auto Scaling wants of it, as the metadata say
 	ended    bool
@@ -77,20 +96,6 @@ func awsCli() string {
 	return aws
 }
 
-// wrapper is the aws command of the nodes. Where the CLI is no Python program, each call starts it anew.
-var wrapper = sync.OnceValue(func() string {
-	if interpreter := pythonOfCli(); interpreter != "" {
-		return "#!" + interpreter + " -IS\n" + standin("aws")
-	}
-	return "#!/bin/sh\nexec " + awsCli() + ` "$@"` + "\n"
-})
-
-func standin(name string) string {
-	content, err := os.ReadFile(filepath.Join("standins", name))
-	must(err)
-	return string(content)
-}
-
 // create makes an instance that was never switched on.
 func (m *Machine) create(userData string) {
 	c, options := m.stack.Cloud, m.stack.Options
@@ -104,45 +109,39 @@ func (m *Machine) create(userData string) {
 		must(os.WriteFile(name, []byte(content), mode))
 		must(os.Chmod(name, mode))
 	}
+	link := func(name, to string) {
+		name = filepath.Join(m.dir, "upper", name)
+		must(os.MkdirAll(filepath.Dir(name), 0o755))
+		must(os.Symlink(to, name))
+	}
 	put("etc/os-release", fmt.Sprintf("ID=%q\nVERSION_ID=%q\n", os_, version), 0o644)
-	put("etc/hosts", "127.0.0.1 localhost\n"+address+" "+installerHost+" "+agentHost+"\n", 0o644)
+	put("etc/hostname", "ip-"+strings.ReplaceAll(m.Ip, ".", "-")+"\n", 0o644)
+	put("etc/hosts", "127.0.0.1 localhost\n", 0o644)
+	put("etc/resolv.conf", "nameserver "+vpc.Resolver().String()+"\n", 0o644)
 	put("etc/fstab", "", 0o644)
 	put("etc/lab/scale", fmt.Sprint(options.Scale), 0o644)
+	put("etc/lab/node", m.Id+"\n", 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
-	put("etc/lab/ca.pem", string(c.ca), 0o644)
-	put("etc/lab/aws", wrapper(), 0o755)
-	put("etc/lab/docker", standin("docker"), 0o755)
-	put("etc/lab/openvidu", standin("openvidu"), 0o755)
-	put("etc/lab/agent", standin("agent"), 0o755)
-	put("usr/bin/systemctl", standin("systemctl"), 0o755)
-	put("usr/local/sbin/timeout", standin("timeout"), 0o755)
-	real, err := os.ReadFile("/bin/sleep")
-	must(err)
-	put("usr/bin/sleep.real", string(real), 0o755)
-	put("usr/bin/sleep", standin("sleep"), 0o755)
+	put("etc/lab/hangs", strings.Join(options.Hangs, " "), 0o644)
+	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.
+	put("etc/systemd/system.conf.d/lab.conf", fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s\nDefaultDeviceTimeoutSec=%d\n", endpoint, max(5, 90/options.Scale)), 0o644)
+	put("etc/systemd/system/openvidu-node.service.d/lab.conf", fmt.Sprintf("[Service]\nRestartSec=%d\n", max(1, 60/options.Scale)), 0o644)
+	put("var/lib/lab-calls/.keep", "", 0o644)
 	if options.Distribution == AmazonLinux {
-		put("usr/bin/dnf", standin("packages"), 0o755)
-		put("usr/bin/aws", wrapper(), 0o755)
+		put("usr/bin/dnf", standin("dnf"), 0o755)
+		for _, name := range []string{"usr/bin/aws", "usr/local/sbin/mkfs.xfs", "usr/local/sbin/xfs_growfs"} { // Ubuntu has none of them until it installs them
+			link(name, "/usr/lib/lab/tool")
+		}
 		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/yum.repos.d"), 0o755))
 	} else {
-		put("usr/bin/apt-get", standin("packages"), 0o755)
-		put("usr/bin/dpkg", standin("packages"), 0o755)
-		put("usr/bin/snap", standin("packages"), 0o755)
+		put("usr/bin/snap", standin("snap"), 0o755)
+		// Without xfsprogs there is no mkfs.xfs, the lab's neither: overlayfs takes such a device for a file that was removed.
+		must(os.MkdirAll(filepath.Join(m.dir, "upper/usr/local/sbin"), 0o755))
+		must(syscall.Mknod(filepath.Join(m.dir, "upper/usr/local/sbin/mkfs.xfs"), syscall.S_IFCHR, 0))
+		must(os.MkdirAll(filepath.Join(m.dir, "upper/etc/apt/sources.list.d"), 0o755))
+		put("etc/apt/sources.list", "deb [trusted=yes] http://archive.ubuntu.com/ubuntu ./\n", 0o644)
 	}
 	put("var/lib/cloud/instance/scripts/part-001", userData, 0o700)
-	for _, command := range []string{"mkfs.xfs", "cp", "mv", "umount", "mount", "find", "rm", "xfs_growfs"} {
-		put("usr/local/sbin/"+command, standin("cut"), 0o755)
-	}
-	// A command of this machine that the image has not.
-	for _, directory := range strings.Split(searchPath, ":") {
-		if _, err := os.Stat(directory + "/docker"); err == nil {
-			hidden := filepath.Join(m.dir, "upper", directory, "docker")
-			must(os.MkdirAll(filepath.Dir(hidden), 0o755))
-			if err := syscall.Mknod(hidden, syscall.S_IFCHR, 0); err != nil && !os.IsExist(err) {
-				must(err)
-			}
-		}
-	}
 	for name, content := range options.Files {
 		put(name, content, 0o644)
 	}
@@ -151,29 +150,29 @@ func (m *Machine) create(userData string) {
 			put(name, content, 0o644)
 		}
 	}
+	must(m.stack.admit(m, m.Ip)) // load balancers know it from its launch on
 	c.mu.Lock()
 	c.machines[m.Ip] = m
 	c.mu.Unlock()
 }
 
-// firstBoot is the one in which cloud-init runs the user data. Its output is what the console shows.
-func (m *Machine) firstBoot() {
-	if err := m.switchOn(); err != nil {
-		if !m.gone() {
-			m.stack.complain("%s does not start: %s", m.Id, err)
-		}
-		return
+// layers of a node's file system below what it writes itself.
+func (m *Machine) layers() string {
+	layers := []string{filepath.Join(m.stack.Cloud.Dir, "layer")}
+	if m.stack.Options.Distribution == AmazonLinux {
+		layers = append(layers, filepath.Join(tree, "amzn"))
 	}
+	return strings.Join(append(layers, filepath.Join(tree, "base")), ":")
+}
+
+// firstBoot is the one in which cloud-init runs the user data.
+func (m *Machine) firstBoot() {
 	if m.stack.Options.Delay != nil {
 		time.Sleep(m.stack.Options.Delay())
 	}
-	output, err := m.Run("bash", "/var/lib/cloud/instance/scripts/part-001")
-	if err != nil && !m.gone() {
-		output += err.Error()
+	if err := m.switchOn(); err != nil && !m.gone() {
+		m.stack.complain("%s does not start: %s", m.Id, err)
 	}
-	m.stack.mu.Lock()
-	m.stack.words = append(m.stack.words, output)
-	m.stack.mu.Unlock()
 }
 
 func (m *Machine) gone() bool {
@@ -196,10 +195,10 @@ func (m *Machine) pid() (string, error) {
 // start starts the machine's first process, its network, and the metadata service.
 func (m *Machine) start() error {
 	os.Remove(filepath.Join(m.dir, "up"))
-	process := exec.Command("standins/init", m.dir)
+	process := exec.Command("node/init", m.dir, m.layers(), m.cgroup())
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL,
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET}
-	output, err := os.Create(filepath.Join(m.dir, "console"))
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC}
+	output, err := os.OpenFile(filepath.Join(m.dir, "console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -208,14 +207,16 @@ func (m *Machine) start() error {
 	if err := process.Start(); err != nil {
 		return err
 	}
+	halted := make(chan bool)
 	m.mu.Lock()
-	m.process = process
+	m.process, m.halted = process, halted
 	m.mu.Unlock()
+	go m.watch(process, halted)
 	for i := 0; ; i++ {
 		if _, err := os.Stat(filepath.Join(m.dir, "up")); err == nil {
 			break
 		}
-		if i == 3000 {
+		if i == 6000 {
 			content, _ := os.ReadFile(filepath.Join(m.dir, "console"))
 			return fmt.Errorf("no end of its first process's work: %s", content)
 		}
@@ -244,6 +245,32 @@ func (m *Machine) start() error {
 		}
 	}()
 	return nil
+}
+
+// watch waits for the end of the first process, which tells a reboot from a power-off: the kernel ends the first process of a PID namespace by SIGHUP or
+// SIGINT (reboot(2)).
+func (m *Machine) watch(process *exec.Cmd, halted chan bool) {
+	_ = process.Wait()
+	m.removeCgroup()
+	close(halted)
+	status, ok := process.ProcessState.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() && status.Signal() == syscall.SIGHUP {
+		m.PowerOff()
+		if err := m.PowerOn(); err != nil && !m.gone() {
+			m.stack.complain("%s does not come back from its reboot: %s", m.Id, err)
+		}
+	}
+}
+
+// cgroup of the node, below the hierarchies' roots.
+func (m *Machine) cgroup() string {
+	return cgroupPrefix + filepath.Base(m.stack.Cloud.Dir) + "/" + m.Id
+}
+
+func (m *Machine) removeCgroup() {
+	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"} {
+		removeCgroups(filepath.Join(root, m.cgroup()))
+	}
 }
 
 func (m *Machine) inNetwork(command ...string) error {
@@ -285,24 +312,23 @@ func (m *Machine) link(name, ip, mac string) error {
 
 func (m *Machine) plugInterface(e *eni) error { return m.link("eth1", e.ip, e.mac) }
 
+// plugVolume makes the volume a device of the machine, by the name of whose file its udev knows it.
 func (m *Machine) plugVolume(v *volume) error {
-	if err := v.plug(); err != nil {
+	if v.loop != nil {
+		return nil // it stayed while the machine was off; udev finds it at the boot
+	}
+	file := filepath.Join(m.dir, v.id+".img")
+	if err := os.Link(v.file, file); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	number := v.number()
-	_, err := m.Run("bash", "-c", "mknod /dev/nvme"+number+"n1 b 7 "+number+
-		" && ln -s /dev/nvme"+number+"n1 /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_"+strings.Replace(v.id, "-", "", 1))
-	return err
+	return v.plug(file)
 }
 
 // plug makes a loop device of the volume. It clears itself when its last user is gone: the lab's own hold on it ends with
 // the lab's process, however that ends.
-func (v *volume) plug() error {
-	if v.loop != nil {
-		return nil
-	}
+func (v *volume) plug(file string) error {
 	// One at a time on the whole machine: who loses the race for a free device would hold the winner's for a moment.
-	name, err := run("flock", "/run/openvidu-lab.lock", "losetup", "-f", "--show", v.file)
+	name, err := run("flock", "/run/openvidu-lab.lock", "losetup", "-f", "--show", file)
 	if err != nil {
 		return err
 	}
@@ -347,6 +373,8 @@ func waitUntilGone(file string) {
 // serveMetadata starts amazon-ec2-metadata-mock, IMDSv2 only. Paths of its that no node asks for take our tags, and the state
 // that Auto Scaling wants, of which the mock knows but two.
 func (m *Machine) serveMetadata() error {
+	m.serving.Lock()
+	defer m.serving.Unlock()
 	m.stopMetadata()
 	pid, err := m.pid()
 	if err != nil {
@@ -368,8 +396,9 @@ func (m *Machine) serveMetadata() error {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return err
 	}
-	metadata := exec.Command("nsenter", "-t", pid, "-n", metadataMock, "--imdsv2", "-n", "169.254.169.254", "-p", "80", "-c", file)
-	metadata.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// In a network of its own: on a node a service may listen on port 80.
+	metadata := exec.Command("sh", "-c", `ip link set lo up && ip addr add 169.254.169.254/32 dev lo && exec "$@"`, "sh", metadataMock, "--imdsv2", "-n", "169.254.169.254", "-p", "80", "-c", file)
+	metadata.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWNET}
 	metadata.Env = append(os.Environ(), "HOME="+m.dir)
 	output, err := os.Create(filepath.Join(m.dir, "metadata.log"))
 	if err != nil {
@@ -378,9 +407,30 @@ func (m *Machine) serveMetadata() error {
 	defer output.Close()
 	metadata.Stdout, metadata.Stderr = output, output
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.metadata = metadata
-	return metadata.Start()
+	err = metadata.Start()
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	mock := fmt.Sprint(metadata.Process.Pid)
+	_ = m.inNetwork("ip", "link", "del", "imds") // that of the one before, which goes late
+	for _, command := range []string{
+		"ip link add imds netns " + pid + " type veth peer name node netns " + mock,
+		"nsenter -t " + mock + " -n ip link set node up",
+		"nsenter -t " + mock + " -n ip route add default dev node",
+		"nsenter -t " + pid + " -n ip link set imds up",
+		"nsenter -t " + pid + " -n ip route replace 169.254.169.254 dev imds src " + m.Ip,
+	} {
+		words := strings.Fields(command)
+		if _, err := run(words[0], words[1:]...); err != nil {
+			if _, off := m.pid(); off != nil {
+				return off // the power went meanwhile
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Machine) stopMetadata() {
@@ -394,13 +444,35 @@ func (m *Machine) stopMetadata() {
 	}
 }
 
+// Call begins calls that these services of a Media Node carry: openvidu, ingress, egress, or a container of the scenario's own.
+func (m *Machine) Call(services ...string) {
+	for _, service := range services {
+		m.Shell("touch /var/lib/lab-calls/" + service + ".call")
+	}
+}
+
+// HangUp ends the calls of services, all of them when none is named.
+func (m *Machine) HangUp(services ...string) {
+	if len(services) == 0 {
+		services = []string{"*"}
+	}
+	for _, service := range services {
+		m.Shell("rm -f /var/lib/lab-calls/" + service + ".call")
+	}
+}
+
+// told is what the services of a Media Node were told by signals: "egress:quit ingress:quit".
+func (m *Machine) told() string {
+	return m.Shell(`cd /var/lib/lab-calls && for f in told-*; do [[ ! -e $f ]] || echo "${f#told-}:$(paste -sd, "$f")"; done | paste -sd ' '`)
+}
+
 // Run runs a command inside of the machine.
 func (m *Machine) Run(command ...string) (string, error) {
 	pid, err := m.pid()
 	if err != nil {
 		return "", err
 	}
-	return run("nsenter", append([]string{"-t", pid, "-m", "-n", "-p", "-r", "-w", "env", "-i", "PATH=" + searchPath, "HOME=/root"}, command...)...)
+	return run("nsenter", append([]string{"-t", pid, "-m", "-n", "-p", "-u", "-i", "-C", "-r", "-w", "env", "-i", "PATH=" + searchPath, "HOME=/root", "AWS_ENDPOINT_URL=" + endpoint}, command...)...)
 }
 
 // Shell runs lines of shell inside of the machine.
@@ -443,17 +515,26 @@ func (m *Machine) PowerOff() {
 }
 
 func (m *Machine) powerOff() {
-	m.Shell("for m in $(awk '$3==\"xfs\"{print $2}' /proc/mounts); do xfs_io -x -c shutdown $m; done")
 	m.mu.Lock()
-	process, links := m.process, m.links
+	process, links, halted := m.process, m.links, m.halted
 	m.process, m.links = nil, nil
 	m.mu.Unlock()
+	if process != nil {
+		// A file system whose last user is killed is unmounted in order; a power cut asks nobody.
+		root := fmt.Sprintf("/proc/%d", process.Process.Pid)
+		mounts, _ := os.ReadFile(root + "/mounts")
+		for _, line := range strings.Split(string(mounts), "\n") {
+			if words := strings.Fields(line); len(words) > 2 && words[2] == "xfs" {
+				_, _ = run("xfs_io", "-x", "-c", "shutdown", root+"/root"+words[1])
+			}
+		}
+	}
 	m.stopMetadata()
 	if process == nil {
 		return
 	}
-	process.Process.Kill()
-	process.Wait()
+	_ = process.Process.Kill()
+	<-halted
 	for _, link := range links {
 		_, _ = run("ip", "link", "del", link) // it goes with the namespace of its other end
 	}
@@ -463,6 +544,20 @@ func (m *Machine) powerOff() {
 			waitUntilGone("/sys/fs/xfs/loop" + v.number())
 		}
 	}
+}
+
+// Shutdown is the ordinary one, as a stop or a termination by EC2 asks the operating system for; the power is cut when it takes too long.
+func (m *Machine) Shutdown() {
+	m.mu.Lock()
+	process, halted := m.process, m.halted
+	m.mu.Unlock()
+	if process != nil && process.Process.Signal(syscall.Signal(38)) == nil { // SIGRTMIN+4 of systemd(1): poweroff.target
+		select {
+		case <-halted:
+		case <-time.After(30 * time.Second):
+		}
+	}
+	m.PowerOff()
 }
 
 // held is what is attached to the machine.
@@ -482,14 +577,8 @@ func (m *Machine) held() (enis []*eni, volumes []*volume) {
 	return enis, volumes
 }
 
-// PowerOn boots the machine again: systemd starts what is enabled.
-func (m *Machine) PowerOn() error {
-	err := m.switchOn()
-	if err == nil {
-		go func() { _, _ = m.Run("systemctl", "boot") }() // the node's log tells how it went
-	}
-	return err
-}
+// PowerOn boots the machine again.
+func (m *Machine) PowerOn() error { return m.switchOn() }
 
 // switchOn starts the machine, with what is attached to it.
 func (m *Machine) switchOn() error {
@@ -527,6 +616,11 @@ func (m *Machine) Terminate(hold Hold) {
 	again := m.ended
 	m.ended = true
 	m.mu.Unlock()
+	if !again {
+		if err := m.stack.dropTargets(m); err != nil && !m.stack.over() {
+			m.stack.complain("%s: %s", m.Id, err)
+		}
+	}
 	m.power.Lock()
 	defer m.power.Unlock()
 	m.powerOff()
@@ -550,6 +644,7 @@ func (m *Machine) release(hold Hold) {
 	c := m.stack.Cloud
 	enis, volumes := m.held()
 	hold("interface")
+	m.dismiss()
 	for _, e := range enis {
 		attachment := field(c.query("ec2", "Action", "DescribeNetworkInterfaces", "NetworkInterfaceId.1", e.id), "attachmentId")
 		c.query("ec2", "Action", "DetachNetworkInterface", "AttachmentId", attachment, "Force", "true")
@@ -579,4 +674,10 @@ func (m *Machine) announce(state string) error {
 func (m *Machine) put(name, content string) {
 	_, err := m.Run("bash", "-c", "cat >/"+name+` <<<"$0"`, strings.TrimSuffix(content, "\n"))
 	must(err)
+}
+
+func standin(name string) string {
+	content, err := os.ReadFile(filepath.Join("standins", name))
+	must(err)
+	return string(content)
 }

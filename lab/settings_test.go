@@ -22,7 +22,7 @@ func newBucket(name string) string {
 
 func TestRecordingsInS3(t *testing.T) {
 	t.Parallel()
-	env := func(t *testing.T, s *Stack, app, data any) {
+	env := func(t testing.TB, s *Stack, app, data any) {
 		t.Helper()
 		ready(t, s, 1)
 		checkMaster(t, s, 1)
@@ -31,7 +31,7 @@ func TestRecordingsInS3(t *testing.T) {
 		expect(t, "settings", s.Machine(Group(1)).Shell("grep EXTERNAL_S3 /opt/openvidu/config/cluster/openvidu.env | sort"), want)
 	}
 	t.Run("in new buckets, for ever", func(t *testing.T) {
-		scenario(t, Options{Masters: 1}, map[string]any{"RecordingsStorage": "S3"}, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1}, map[string]any{"RecordingsStorage": "S3"}, func(t testing.TB, s *Stack) {
 			env(t, s, s.attribute("S3AppData", ""), s.attribute("S3ClusterData", ""))
 			if err := s.Update(map[string]any{"RecordingsStorage": "Volumes"}); err == nil || !strings.Contains(err.Error(), "would leave recordings behind") {
 				t.Errorf("an update back to volumes: %v", err)
@@ -42,7 +42,7 @@ func TestRecordingsInS3(t *testing.T) {
 	t.Run("in buckets that exist", func(t *testing.T) {
 		app, data := newBucket("lab-app-data"), newBucket("lab-cluster-data")
 		change := map[string]any{"RecordingsStorage": "S3", "S3AppDataBucketName": app, "S3ClusterDataBucketName": data}
-		scenario(t, Options{Masters: 1}, change, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1}, change, func(t testing.TB, s *Stack) {
 			env(t, s, app, data)
 			answer := s.Invoke("PreflightChecks", Event{RequestType: "Create", ResourceProperties: s.with("PreflightChecks", map[string]any{"S3AppDataBucketName": "lab-no-such-bucket"})})
 			if answer.Status != "FAILED" || !strings.Contains(answer.Reason, "S3AppDataBucketName: 'lab-no-such-bucket' does not exist") {
@@ -54,7 +54,7 @@ func TestRecordingsInS3(t *testing.T) {
 
 func TestFirstPasswordOfMeetAndFlagsReachTheInstaller(t *testing.T) {
 	change := map[string]any{"AdditionalInstallFlags": "--force-utc-timezone,--name=a/b:c", "InitialMeetAdminPassword": "a-first-password", "InitialMeetApiKey": "a-first-key"}
-	scenario(t, Options{Masters: 1, Media: 1}, change, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1}, change, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		for _, m := range []*Machine{s.Machine(Group(1)), s.Machine(MediaGroup)} {
 			expect(t, "the last flags of "+m.Group, m.Shell("tail -n 2 /etc/lab/installer-flags"), "--force-utc-timezone\n--name=a/b:c")
@@ -96,7 +96,7 @@ cat "${config[0]}"
 sleep infinity &
 echo "it's number 1" >>/root/lines`
 	t.Run("run at every boot of every node; a change rolls the masters", func(t *testing.T) {
-		scenario(t, Options{Media: 1, Template: beforeStart(look)}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Media: 1, Template: beforeStart(look)}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 0, 1, 2, 3, 4)
 			for _, group := range []string{Group(1), MediaGroup} {
 				expect(t, "lines of "+group, s.Machine(group).Shell("cat /root/lines"), "it's number 1")
@@ -117,7 +117,7 @@ echo "it's number 1" >>/root/lines`
 		})
 	})
 	t.Run("that fail, fail the boot", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Template: beforeStart("echo the key is lost >&2; false; true")}, nil, func(t *testing.T, s *Stack) {
+		scenario(t, Options{Masters: 1, Template: beforeStart("echo the key is lost >&2; false; true")}, nil, func(t testing.TB, s *Stack) {
 			failure(t, s, "MasterReady", "master-1", "before_start failed", "the key is lost")
 			if s.readyOnce() {
 				t.Error("the node said that it is ready")
@@ -137,7 +137,7 @@ func TestNodesBehindNat(t *testing.T) {
 			if domain, ok := change["TurnDomainName"].(string); ok {
 				change["TurnCertificateARN"] = importCertificate(domain)
 			}
-			scenario(t, Options{Media: 1}, change, func(t *testing.T, s *Stack) {
+			scenario(t, Options{Media: 1}, change, func(t testing.TB, s *Stack) {
 				ready(t, s, 0, 1, 2, 3, 4)
 				for slot := 1; slot <= 4; slot++ {
 					checkMaster(t, s, slot)

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -31,8 +33,12 @@ type Options struct {
 	Masters      int                                // slots that are launched at creation; 0: all four, -1: none
 	Template     func(cfn.Template) cfn.Template    // spoils or changes a copy of the template before it is deployed
 	Row          string                             // of the table, when several runs share one
+	Outages      map[string]int                     // download servers that answer with an HTTP status from the beginning
+	Hangs        []string                           // commands that hang in this scenario, whose limits are scaled therefore
 	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
 	IamDelay     time.Duration                      // until a change of a role, a policy or an instance profile takes effect
+	Tags         map[string]string                  // of the stack, which CloudFormation hands on
+	StateLag     time.Duration                      // how long the metadata name the old state after a start from the warm pool
 }
 
 // Stack is a deployment of a template, with all that AWS knows of it.
@@ -57,22 +63,26 @@ type Stack struct {
 	signals    map[string][]Signal // by wait condition handle
 	updates    map[string][]Signal // by group
 	rolling    map[string]bool     // groups that wait for signals
-	hooks      map[string]*hook    // by instance
-	cuts       []string            // calls of users that were cut
-	stopped    []*Machine          // of the warm pool
-	sick       map[string]bool     // instances that called themselves unhealthy
-	refused    []string            // calls that IAM refused
-	early      []string            // calls that IAM refused because of IamDelay alone
-	iam        history             // of IAM resources
-	metrics    map[string][]any    // by name: what nodes told CloudWatch
-	problems   []string            // what the lab could not make sense of
-	secrets    map[string]bool     // every credential that the secret ever held
-	words      []string            // what functions and consoles printed
-	figures    string              // of the scenario, for the table
-	expired    bool                // the addresses of wait conditions, after 12 hours
+	groups     map[string]*scalingGroup
+	instances  map[string]*instance // by id, those that are gone too
+	events     []map[string]any     // of Auto Scaling, as EventBridge got them
+	deleted    []Gone
+	targets    func(targetGroup string, m *Machine, state string) // observes registered, draining and gone targets; nil: nobody does
+	cuts       []string                                           // calls of users that were cut
+	sick       map[string]bool                                    // instances that called themselves unhealthy
+	refused    []string                                           // calls that IAM refused
+	early      []string                                           // calls that IAM refused because of IamDelay alone
+	iam        history                                            // of IAM resources
+	metrics    map[string][]any                                   // by name: what nodes told CloudWatch
+	problems   []string                                           // what the lab could not make sense of
+	secrets    map[string]bool                                    // every credential that the secret ever held
+	words      []string                                           // what functions and consoles printed
+	figures    string                                             // of the scenario, for the table
+	expired    bool                                               // the addresses of wait conditions, after 12 hours
 	fault      func(who, action string) (int, string)
 	serve      func(w http.ResponseWriter, installer []byte)
-	done       chan bool // closed when the stack is gone
+	outages    map[string]int // status codes of download servers
+	done       chan bool      // closed when the stack is gone
 }
 
 // Deploy creates the resources of a template in the order of their dependencies. Groups launch their instances; waiting for
@@ -82,8 +92,8 @@ func Deploy(cloud *Cloud, template cfn.Template, parameters map[string]any, opti
 	s := &Stack{Cloud: cloud, Options: options, name: fmt.Sprint("openvidu-", number), status: "CREATE_IN_PROGRESS",
 		attributes: map[string]map[string]any{}, applied: map[string]map[string]any{}, kinds: map[string]string{}, versions: map[string][]any{},
 		machines: map[string][]*Machine{}, enis: map[string]*eni{}, volumes: map[string]*volume{}, calls: map[string]int{},
-		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, hooks: map[string]*hook{}, metrics: map[string][]any{},
-		sick: map[string]bool{}, iam: history{}, secrets: map[string]bool{}, done: make(chan bool)}
+		signals: map[string][]Signal{}, updates: map[string][]Signal{}, rolling: map[string]bool{}, groups: map[string]*scalingGroup{}, instances: map[string]*instance{}, metrics: map[string][]any{},
+		sick: map[string]bool{}, iam: history{}, secrets: map[string]bool{}, outages: maps.Clone(options.Outages), done: make(chan bool)}
 	s.id = arn("cloudformation", fmt.Sprintf("stack/%s/11111111-2222-3333-4444-%012d", s.name, number))
 	cloud.mu.Lock()
 	cloud.stacks[s.name] = s
@@ -135,6 +145,9 @@ func (s *Stack) apply(template cfn.Template, parameters map[string]any, only map
 	for _, wait := range finished {
 		<-wait
 	}
+	if len(failures) == 0 {
+		return touched, s.removed(d)
+	}
 	return touched, errors.Join(failures...)
 }
 
@@ -171,7 +184,13 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 			e := s.newInterface(properties["SubnetId"].(string), properties["PrivateIpAddress"])
 			s.set(id, "", e.id)
 			s.set(id, "PrimaryPrivateIpAddress", e.ip)
+			return s.admitInterface(e, properties)
 		}
+		return vpc.SetGroups(netip.MustParseAddr(fmt.Sprint(s.attribute(id, "PrimaryPrivateIpAddress"))), texts(cfn.List(properties["GroupSet"]))...)
+	case "AWS::EC2::SecurityGroup", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress":
+		return s.changeSecurityGroup(id, kind, properties, exists)
+	case "AWS::ElasticLoadBalancingV2::TargetGroup", "AWS::ElasticLoadBalancingV2::LoadBalancer", "AWS::ElasticLoadBalancingV2::Listener":
+		return s.changeLoadBalancing(id, kind, properties, old, exists)
 	case "AWS::EC2::Volume":
 		size := int(number(properties["Size"]))
 		if exists {
@@ -214,12 +233,7 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 	case "AWS::AutoScaling::AutoScalingGroup":
 		return s.changeGroup(d, id, properties, old, exists)
 	case "AWS::AutoScaling::WarmPool":
-		if properties["PoolState"] != "Stopped" || properties["MinSize"] != properties["MaxGroupPreparedCapacity"] {
-			return fmt.Errorf("the lab knows no warm pool like %v", properties)
-		}
-		for range int(number(properties["MinSize"])) {
-			go s.warm(MediaGroup)
-		}
+		return s.putWarmPool(properties)
 	}
 	if strings.HasPrefix(kind, "Custom::") {
 		event := Event{RequestType: "Create", ResourceProperties: properties}
@@ -343,6 +357,25 @@ func (s *Stack) serving() func(w http.ResponseWriter, installer []byte) {
 	return s.serve
 }
 
+// now in the lab's time, which deadlines are measured in.
+func (s *Stack) now() time.Time { return s.Cloud.clock.Now() }
+
+// Outage makes a download server answer every node of the stack with an HTTP status; 0 ends it.
+func (s *Stack) Outage(host string, code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.outages == nil {
+		s.outages = map[string]int{}
+	}
+	s.outages[host] = code
+}
+
+func (s *Stack) outage(host string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outages[host]
+}
+
 func (s *Stack) count(who, action string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -392,18 +425,15 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 	accept := func(result string) {
 		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>", request.action, result)
 	}
+	if request.service == "autoscaling" {
+		return s.answerAutoScaling(w, request.action, form)
+	}
 	instance := form.Get("InstanceId")
 	switch request.action {
 	case "AttachNetworkInterface":
 		s.attachInterface(w, r, body, form.Get("NetworkInterfaceId"), s.machineById(instance))
 	case "AttachVolume":
 		s.attachVolume(w, r, body, form.Get("VolumeId"), s.machineById(instance))
-	case "CompleteLifecycleAction", "RecordLifecycleActionHeartbeat":
-		if problem := s.lifecycleCall(request.action, instance, form); problem != "" {
-			refuse(w, http.StatusBadRequest, "ValidationError", problem)
-		} else {
-			accept("")
-		}
 	case "PutMetricData":
 		data := cfn.List(request.input["MetricData"])
 		for d := 1; form.Has(fmt.Sprintf("MetricData.member.%d.MetricName", d)); d++ {
@@ -427,11 +457,6 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 		w.Header().Set("Smithy-Protocol", "rpc-v2-cbor")
 		w.Header().Set("Content-Type", "application/cbor")
 		w.Write([]byte{0xa0})
-	case "SetInstanceHealth":
-		s.mu.Lock()
-		s.sick[instance] = form.Get("HealthStatus") == "Unhealthy"
-		s.mu.Unlock()
-		accept("")
 	case "SignalResource":
 		id := form.Get("LogicalResourceId")
 		s.mu.Lock()
@@ -445,12 +470,42 @@ func (s *Stack) answer(w http.ResponseWriter, r *http.Request, request request, 
 			return true
 		}
 		accept("")
+	case "UpdateSecretVersionStage":
+		s.moveCurrent(w, request)
+	case "GetEbsDefaultKmsKeyId": // moto does not know it
+		io.WriteString(w, `<GetEbsDefaultKmsKeyIdResponse><kmsKeyId>alias/aws/ebs</kmsKeyId></GetEbsDefaultKmsKeyIdResponse>`)
+	case "GetServiceQuota": // moto knows the quotas of VPC alone
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		io.WriteString(w, `{"Quota":{"QuotaCode":"L-1216C47A","Value":1152}}`)
 	case "DescribeStacks":
 		accept("<Stacks><member><StackName>" + s.name + "</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>" + s.Status() + "</StackStatus></member></Stacks>")
 	default:
 		return false
 	}
 	return true
+}
+
+// moveCurrent makes a version of a secret the current one if RemoveFromVersionId still is (Secrets Manager API Reference,
+// UpdateSecretVersionStage). moto moves the label, and goes on to answer with the version that was written last: so the content is
+// written again.
+func (s *Stack) moveCurrent(w http.ResponseWriter, r request) {
+	s.Cloud.labels.Lock()
+	defer s.Cloud.labels.Unlock()
+	id := r.text("SecretId")
+	read := func(input map[string]any) map[string]any {
+		input["SecretId"] = id
+		return s.Cloud.call("secretsmanager", "secretsmanager.GetSecretValue", input)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if current := fmt.Sprint(read(map[string]any{})["VersionId"]); r.text("VersionStage") != "AWSCURRENT" || current != r.text("RemoveFromVersionId") {
+		w.WriteHeader(http.StatusBadRequest)
+		must(json.NewEncoder(w).Encode(map[string]string{"__type": "InvalidParameterException",
+			"Message": "Staging label AWSCURRENT is currently attached to version " + current}))
+		return
+	}
+	content := read(map[string]any{"VersionId": r.text("MoveToVersionId")})["SecretString"]
+	s.Cloud.call("secretsmanager", "secretsmanager.PutSecretValue", map[string]any{"SecretId": id, "SecretString": content})
+	io.WriteString(w, "{}")
 }
 
 // Destroy ends all machines.
@@ -463,16 +518,22 @@ func (s *Stack) Destroy() {
 	}
 	all := slices.Clone(s.all)
 	volumes := maps.Clone(s.volumes)
+	interfaces := maps.Clone(s.enis)
 	s.machines = map[string][]*Machine{}
 	s.mu.Unlock()
 	for _, m := range all {
 		m.Terminate(nil)
 		os.RemoveAll(m.dir)
 	}
+	for id := range interfaces { // so that their addresses are free
+		_, err := s.Cloud.ask("ec2", "application/x-www-form-urlencoded", "", []byte("Action=DeleteNetworkInterface&Version=2016-11-15&NetworkInterfaceId="+id))
+		must(err)
+	}
 	for _, v := range volumes {
 		v.unplug()
 		os.Remove(v.file)
 	}
+	must(vpc.RemoveStack(s.name))
 }
 
 // Signals that the wait condition of a handle got.

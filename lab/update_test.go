@@ -9,7 +9,7 @@ import (
 )
 
 // checkEverywhere looks for a setting on every master.
-func checkEverywhere(t *testing.T, s *Stack, key, want string) {
+func checkEverywhere(t testing.TB, s *Stack, key, want string) {
 	t.Helper()
 	for slot := 1; slot <= 4; slot++ {
 		expect(t, key, s.Machine(Group(slot)).Shell("sed -n 's/^"+key+"=//p' /opt/openvidu/config/cluster/openvidu.env"), want)
@@ -17,14 +17,14 @@ func checkEverywhere(t *testing.T, s *Stack, key, want string) {
 }
 
 func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
-	scenario(t, Options{Media: 1, Hold: After(time.Second)}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Media: 1, Hold: After(time.Second)}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1, 2, 3, 4)
 		quiet(t, s, 1, 2, 3, 4)
 		mark(s, 1, 2, 3, 4)
 		s.SetSecret(map[string]any{"MINIO_SECRET_KEY": "edited-by-hand"})
 		media, size := s.Machine(MediaGroup), s.Machine(Group(1)).Shell("df --output=size /opt/openvidu | tail -n 1")
 		w := watch(s)
-		if err := s.Update(map[string]any{"DomainName": "new.example.com", "OpenViduCertificateARN": importCertificate("new.example.com"), "DiskSize": 60}); err != nil {
+		if err := s.Update(map[string]any{"RTCEngine": "mediasoup", "DiskSize": 60}); err != nil {
 			t.Error(err)
 		}
 		if most, ever := w.end(); len(most) > 1 || len(ever) != 4 {
@@ -32,7 +32,7 @@ func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
 		}
 		expect(t, "stack", s.Status(), "UPDATE_COMPLETE")
 		checkKept(t, s, 1, 2, 3, 4)
-		checkEverywhere(t, s, "DOMAIN_NAME", "new.example.com")
+		checkEverywhere(t, s, "OPENVIDU_RTC_ENGINE", "mediasoup")
 		checkEverywhere(t, s, "MINIO_SECRET_KEY", "edited-by-hand")
 		if s.Machine(Group(1)).Shell("df --output=size /opt/openvidu | tail -n 1") <= size {
 			t.Error("the file system did not grow with the volume")
@@ -44,7 +44,7 @@ func TestUpdateReplacesOneMasterAtATime(t *testing.T) {
 }
 
 func TestUpdateThatChangesNoNodeReplacesNone(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
 		if err := s.Update(map[string]any{"ScaleTargetCPU": 60, "MaxNumberOfMediaNodes": 7}); err != nil {
@@ -65,7 +65,7 @@ func TestUpdateThatFailsRollsBack(t *testing.T) {
 		}
 		return nil
 	}
-	scenario(t, Options{Scale: 60, NodeFiles: broken}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Scale: 60, NodeFiles: broken}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 1, 2, 3, 4)
 		mark(s, 1, 2, 3, 4)
 		others := []*Machine{s.Machine(Group(2)), s.Machine(Group(3)), s.Machine(Group(4))}
@@ -88,7 +88,7 @@ func TestUpdateThatFailsRollsBack(t *testing.T) {
 }
 
 func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
-	scenario(t, Options{Masters: 1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 1)
 		master, secret := s.Machine(Group(1)), s.Secret()
 		for parameter, c := range map[string]struct {
@@ -98,6 +98,7 @@ func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
 			"OpenViduVersion":           {"3.10.0", "upgrades nothing"},
 			"OpenViduMasterNodeSubnets": {subnets[1:], "OpenViduMasterNodeSubnets"},
 			"DiskSize":                  {"40", "DiskSize"},
+			"DomainName":                {"new.example.com", "OpenVidu keeps its domain with its data"},
 		} {
 			if err := s.Update(map[string]any{parameter: c.value}); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s: %v", parameter, err)
@@ -115,7 +116,7 @@ func TestUpdatesThatAreRefusedTouchNothing(t *testing.T) {
 
 // CloudFormation calls functions more than once, and not always in order.
 func TestFunctionsAreIdempotent(t *testing.T) {
-	scenario(t, Options{Masters: -1}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		const id = "MasterInfoFill"
 		text := func() string { content, _ := json.Marshal(s.Secret()); return string(content) }
 		succeeds := func(event Event) Answer {
@@ -152,7 +153,7 @@ func TestFunctionsAreIdempotent(t *testing.T) {
 }
 
 func TestCallsBeyondARoleAreRefused(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1, Refused: []string{"PutSecretValue", "AttachVolume", "CompleteLifecycleAction", "SetInstanceHealth", "TerminateInstances"}}, nil, func(t *testing.T, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1, Refused: []string{"PutSecretValue", "AttachVolume", "CompleteLifecycleAction", "SetInstanceHealth", "TerminateInstances"}}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		other := s.volume(2).id
 		for group, calls := range map[string][]string{

@@ -215,7 +215,8 @@ var failedStep = regexp.MustCompile(`^(\w+) failed$`)
 func TestTroubleshootingQuotesTheMessagesOfTheCode(t *testing.T) {
 	var sources bytes.Buffer
 	for _, pattern := range []string{bootstrap + "*.sh", "constructs/internal/functions/preflight.js",
-		"constructs/internal/functions/credentials.js", "constructs/internal/functions/respond.js", "parameters.go"} {
+		"constructs/internal/functions/credentials.js", "constructs/internal/functions/respond.js",
+		"constructs/internal/functions/launches.js", "parameters.go"} {
 		for _, file := range glob(t, pattern) {
 			sources.WriteString(read(t, file))
 		}

@@ -31,6 +31,7 @@ func main() {
 	flag.StringVar(&p.prefix, "prefix", "", "folder in the bucket")
 	flag.StringVar(&p.endpoint, "endpoint", "", "address of an S3-compatible service other than Amazon's")
 	flag.StringVar(&p.parameters, "parameters", "", "JSON file of values that the quick-create link fills in")
+	flag.StringVar(&p.changelog, "changelog", "", "the changelog, by which a version that is not released yet is refused")
 	flag.StringVar(&p.template, "template", "cdk.out/OpenViduHA.template.json", "the synthesized template")
 	flag.Parse()
 	p.out = os.Stdout
@@ -41,7 +42,7 @@ func main() {
 }
 
 type publisher struct {
-	bucket, prefix, endpoint, parameters, template string
+	bucket, prefix, endpoint, parameters, template, changelog string
 
 	out io.Writer
 }
@@ -63,9 +64,15 @@ func (p publisher) publish() error {
 	if semver.Canonical("v"+version) != "v"+version {
 		return fmt.Errorf("%s: its version is %q: give one like 1.2.3 or 1.2.3-rc.1 in version.go", p.template, version)
 	}
-	values, err := t.values(p.parameters)
+	if err := released(p.changelog, version); err != nil {
+		return err
+	}
+	values, own, err := t.values(p.parameters)
 	if err != nil {
 		return err
+	}
+	if len(own) > 0 {
+		p.say("not in the link, since they are this account's own: %s", strings.Join(own, ", "))
 	}
 	if output, err := exec.Command("cfn-lint", p.template).CombinedOutput(); err != nil {
 		return fmt.Errorf("cfn-lint %s: %w; nothing was uploaded\n%s", p.template, err, output)
@@ -105,6 +112,27 @@ func (p publisher) say(format string, args ...any) { _, _ = fmt.Fprintf(p.out, f
 func taken(bucket, key string) error {
 	return fmt.Errorf("s3://%s/%s is there already, with other content. A published version never changes: raise it in version.go, "+
 		"say in CHANGELOG.md what is new, and publish that", bucket, key)
+}
+
+// released is an error for a stable version whose section of the changelog has no date. Once published, it could not change any more,
+// and would be what everybody gets as latest.
+func released(changelog, version string) error {
+	if changelog == "" || semver.Prerelease("v"+version) != "" {
+		return nil
+	}
+	content, err := os.ReadFile(changelog)
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(content), "\n") {
+		if rest, ok := strings.CutPrefix(line, "## ["+version+"] - "); ok {
+			if rest == "Unreleased" {
+				return fmt.Errorf("%s: %s is not released yet: set its date, or publish %s-rc.1 (version.go)", changelog, version, version)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: it has no section of %s", changelog, version)
 }
 
 // newestStable of the versions that are published under the prefix; "" if there is none.
@@ -161,32 +189,57 @@ func quickCreate(region, bucket, key string, values map[string]string) string {
 // template is what publishing needs to know of one.
 type template struct {
 	Metadata   struct{ OpenViduHA struct{ Version string } }
-	Parameters map[string]struct{ NoEcho bool }
+	Parameters map[string]parameter
 }
 
-// values of parameters, from a file as the AWS CLI takes it too; without a file there are none.
-func (t template) values(name string) (map[string]string, error) {
+type parameter struct {
+	NoEcho bool
+	Type   string
+}
+
+// ownParameters are those of whoever deploys: names of what exists in one account. Who follows a link has others.
+var ownParameters = []string{
+	"DomainName", "OpenViduCertificateARN", "HostedZoneId", "SshAccessCidr", "LoadBalancerSubnets", "TurnDomainName", "TurnCertificateARN",
+	"S3AppDataBucketName", "S3ClusterDataBucketName", "VolumeSnapshotIds", "RestoredSharedInfoArn", "AlarmTopicArn", "KmsKeyArn",
+}
+
+func (p parameter) own(name, value string) bool {
+	if name == "AmiId" { // by default an image of everybody's
+		return !strings.HasPrefix(value, "/aws/service/")
+	}
+	return strings.Contains(p.Type, "AWS::EC2::") || slices.Contains(ownParameters, name)
+}
+
+// values of parameters for the link, from a file as the AWS CLI takes it too, and the names of those that are left out; without a
+// file there are none.
+func (t template) values(name string) (values map[string]string, own []string, err error) {
 	if name == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	content, err := os.ReadFile(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var given struct{ Parameters map[string]string }
 	if err := json.Unmarshal(content, &given); err != nil {
-		return nil, fmt.Errorf(`%s: %w: give {"Parameters": {"Name": "value"}}, every value in quotes`, name, err)
+		return nil, nil, fmt.Errorf(`%s: %w: give {"Parameters": {"Name": "value"}}, every value in quotes`, name, err)
 	}
 	var wrong []error
-	for parameter := range given.Parameters {
+	values = map[string]string{}
+	for parameter, value := range given.Parameters {
 		if known, ok := t.Parameters[parameter]; !ok {
 			wrong = append(wrong, fmt.Errorf("%s: the template has no parameter %s", name, parameter))
 		} else if known.NoEcho {
 			wrong = append(wrong, fmt.Errorf("%s: %s is secret, and the link would show it: take it out", name, parameter))
+		} else if known.own(parameter, value) {
+			own = append(own, parameter)
+		} else {
+			values[parameter] = value
 		}
 	}
+	slices.Sort(own)
 	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return given.Parameters, errors.Join(wrong...)
+	return values, own, errors.Join(wrong...)
 }
 
 // list gives the keys of what is published under the prefix.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/mod/semver"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 )
 
 func main() {
@@ -273,6 +274,9 @@ func expand(t cfn.Template, value any) any {
 	case string:
 		if condition := cfn.At(t, "Conditions", v); condition != nil {
 			return []any{v, expand(t, condition)}
+		}
+		if clear, err := packed.Unpack(v); err == nil {
+			v = clear
 		}
 		if lines := strings.SplitAfter(v, "\n"); len(lines) > 3 { // as the golden template has them
 			out := []any{}

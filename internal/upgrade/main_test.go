@@ -49,7 +49,10 @@ func set(resources map[string]any, id, property string, value any) {
 
 func TestUpdates(t *testing.T) {
 	masters := map[string]string{
-		"MasterLaunchTemplate":   words[changed] + ": LaunchTemplateData",
+		"MasterLaunchTemplate1":  words[changed] + ": LaunchTemplateData",
+		"MasterLaunchTemplate2":  words[changed] + ": LaunchTemplateData",
+		"MasterLaunchTemplate3":  words[changed] + ": LaunchTemplateData",
+		"MasterLaunchTemplate4":  words[changed] + ": LaunchTemplateData",
 		"OpenViduMasterNodeASG1": words[rolled] + ": LaunchTemplate",
 		"OpenViduMasterNodeASG2": words[rolled] + ": LaunchTemplate",
 		"OpenViduMasterNodeASG3": words[rolled] + ": LaunchTemplate",
@@ -99,7 +102,7 @@ func TestUpdates(t *testing.T) {
 			template.Section("Conditions")["WithTurn"] = map[string]any{"Fn::Equals": []any{"a", "a"}}
 		}, map[string]string{
 			"TurnLoadBalancer":     words[moved] + ": Condition",
-			"OpenViduMediaNodeASG": words[changed] + ": TargetGroupARNs",
+			"OpenViduMediaNodeASG": words[changed] + ": Metadata, TargetGroupARNs",
 		}, false},
 		"comings and goings": {func(resources map[string]any, _ cfn.Template) {
 			delete(resources, "VolumesRetained3")

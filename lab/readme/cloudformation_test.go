@@ -25,11 +25,11 @@ type cloudFormation struct {
 }
 
 type stack struct {
-	template                map[string]any
-	parameters              map[string]string
-	change, status          string
-	keepsWhatFailed, inline bool
-	outputs                 map[string]string
+	template                           map[string]any
+	parameters                         map[string]string
+	change, status                     string
+	keepsWhatFailed, inline, protected bool
+	outputs                            map[string]string
 }
 
 type refusal struct{ code, message string }
@@ -122,6 +122,9 @@ func (c *cloudFormation) answer(action string, form url.Values) (string, error) 
 		return "<TemplateBody>{}</TemplateBody>", nil
 	case "DeleteChangeSet":
 		return "", nil
+	case "UpdateTerminationProtection":
+		s.protected = form.Get("EnableTerminationProtection") == "true"
+		return "<StackId>" + id(name) + "</StackId>", nil
 	}
 	return "", refusal{"InvalidAction", action + " is not known here"}
 }

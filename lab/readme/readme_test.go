@@ -145,6 +145,18 @@ func TestDeployWithTheCdkCli(t *testing.T) {
 	aws(t, "s3", "mb", "s3://"+toolkitBucket)
 	shell(t, repository, strings.ReplaceAll(license, " ", "-")+"\n", block(t, "license")+"\n"+block(t, "values")+block(t, "deploy-cdk"))
 	deployed(t, "OpenViduHA")
+	if !formation.stacks["OpenViduHA"].protected {
+		t.Error("the stack may be deleted by mistake")
+	}
+
+	// make deploy is the same command; the licence key reaches the CDK CLI by the environment.
+	delete(formation.stacks, "OpenViduHA")
+	printed := shell(t, repository, "", "make deploy PARAMETERS=docs/parameters.example.json FLAGS=--no-rollback",
+		"OPENVIDU_LICENSE="+strings.ReplaceAll(license, " ", "-"))
+	deployed(t, "OpenViduHA")
+	if !formation.stacks["OpenViduHA"].protected || strings.Contains(printed, strings.ReplaceAll(license, " ", "-")) {
+		t.Errorf("make deploy: protected %v\n%s", formation.stacks["OpenViduHA"].protected, printed)
+	}
 }
 
 func TestPublish(t *testing.T) {
@@ -157,7 +169,12 @@ func TestPublish(t *testing.T) {
 	must(os.WriteFile(values, example, 0o600))
 	t.Cleanup(func() { must(os.Remove(values)) })
 	aws(t, "s3", "mb", "s3://my-templates")
-	printed := shell(t, repository, "", block(t, "publish"))
+	// As on the day of the release: what has no date yet is refused.
+	content, err := os.ReadFile(filepath.Join(repository, "CHANGELOG.md"))
+	must(err)
+	changelog := filepath.Join(t.TempDir(), "CHANGELOG.md")
+	must(os.WriteFile(changelog, bytes.ReplaceAll(content, []byte("- Unreleased"), []byte("- 2026-11-24")), 0o600))
+	printed := shell(t, repository, "", block(t, "publish"), "CHANGELOG="+changelog)
 	template, err := os.ReadFile(filepath.Join(repository, "cdk.out", "OpenViduHA.template.json"))
 	must(err)
 	var synthesized struct {
@@ -176,12 +193,16 @@ func TestPublish(t *testing.T) {
 	}
 	for _, want := range []string{
 		"https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/quickcreate?",
-		"param_DomainName=openvidu.example.com",
+		"param_MediaNodeInstanceType=c6a.2xlarge",
+		"not in the link, since they are this account's own: DomainName, KeyName, OpenViduCertificateARN, OpenViduMasterNodeSubnets, OpenViduMediaNodeSubnets, OpenViduVPC",
 		"templateURL=" + url.QueryEscape("https://my-templates.s3.eu-west-1.amazonaws.com/openvidu/"+version+"/openvidu-ha.template.json"),
 	} {
 		if !strings.Contains(printed, want) {
 			t.Errorf("no %s in\n%s", want, printed)
 		}
+	}
+	if strings.Contains(printed, "param_OpenViduVPC") || strings.Contains(printed, "vpc-") {
+		t.Errorf("the link holds what is the publisher's own:\n%s", printed)
 	}
 }
 

@@ -1,17 +1,16 @@
 // Package bootstrap holds the boot scripts of the nodes and renders them for user data. It knows nothing of the CDK.
 //
-// A node's user data is an env header (the only place where values of a stack stand), then common.sh, then the script
-// of its role. The three scripts are the same bytes in every stack.
+// A node's user data is an env header (the only place where values of a stack stand), then common.sh and the script of its
+// role, packed together. They are the same bytes in every stack.
 package bootstrap
 
 import (
-	"bytes"
 	_ "embed"
 	"fmt"
 	"regexp"
 	"strings"
 
-	"mvdan.cc/sh/v3/syntax"
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 )
 
 //go:embed common.sh
@@ -23,11 +22,10 @@ var masterSource string
 //go:embed media.sh
 var mediaSource string
 
-// The scripts as they stand on a node: without comments and indentation, to fit into user data (16,384 bytes).
+// The scripts as they stand in user data: without comments and indentation, and compressed. EC2 takes 16,384 bytes.
 var (
-	Common = minify("common.sh", commonSource)
-	Master = minify("master.sh", masterSource)
-	Media  = minify("media.sh", mediaSource)
+	Master = pack(commonSource + masterSource)
+	Media  = pack(commonSource + mediaSource)
 )
 
 // Var is one assignment of the env header: a bash array when it is made by List.
@@ -76,15 +74,50 @@ func Longest(unknown *regexp.Regexp, longest func(name string) int, vars ...Var)
 	return len(Header(known...))
 }
 
-// minify panics on a script that does not parse: the scripts are part of the program.
-func minify(name, source string) string {
-	file, err := syntax.NewParser().Parse(strings.NewReader(source), name)
+func pack(source string) string {
+	text, err := packed.Pack(strip(source))
 	if err != nil {
-		panic(err)
+		panic(err) // only a writer to memory that fails
 	}
-	var out bytes.Buffer
-	if err := syntax.NewPrinter(syntax.Minify(true)).Print(&out, file); err != nil {
-		panic(err)
+	return text
+}
+
+// heredoc is the beginning of a here-document, with the word that ends it.
+var heredoc = regexp.MustCompile(`(?:^|[^<])<<(-?)\s*['"]?([A-Za-z_]\w*)['"]?`)
+
+// trailing is a comment behind a command, in a line without a quote that is still open.
+var trailing = regexp.MustCompile(`^((?:[^'"#]|'[^']*'|"[^"]*"|\S#)*\S)\s+# [^'"`+"`"+`]*\n$`)
+
+// strip takes away comments and indentation, here-documents excepted. Their number stays, so that a node that
+// fails names a line of the source. A line within quotes must begin with neither blanks nor #; a test sees to that.
+func strip(source string) string {
+	var out strings.Builder
+	end, tabs := "", false
+	for line := range strings.Lines(source) {
+		if end != "" {
+			out.WriteString(line)
+			word := strings.TrimSuffix(line, "\n")
+			if tabs {
+				word = strings.TrimLeft(word, "\t")
+			}
+			if word == end {
+				end = ""
+			}
+			continue
+		}
+		line = strings.TrimLeft(line, " \t")
+		if strings.HasPrefix(line, "#") {
+			line = "\n"
+		} else if found := trailing.FindStringSubmatch(line); found != nil {
+			line = found[1] + "\n"
+		}
+		if found := heredoc.FindStringSubmatch(line); found != nil {
+			tabs, end = found[1] == "-", found[2]
+		}
+		out.WriteString(line)
+	}
+	if end != "" {
+		panic("no end of the here-document " + end)
 	}
 	return out.String()
 }

@@ -1,31 +1,48 @@
 # A Media Node: carries the calls. It drains before Auto Scaling may terminate it.
 # shellcheck shell=bash disable=SC2034,SC2153 # names come from the header and common.sh, or are used there
 
+COMMON_LINES=$((LINENO - 4)) # before this script
+
 NODE=media-node # one name for all: the stack waits for the first of them
 SIGNALLED=/run/openvidu-drain
+AN_ADDRESS='[0-9]{1,3}(\.[0-9]{1,3}){3}'
+A_GROUP='[A-Za-z0-9][A-Za-z0-9_./-]{0,254}'
 
 role_units() {
   unit openvidu-drain drain $'Restart=always\nRestartSec=5'
+  unit openvidu-watchdog watch $'Restart=on-failure\nRestartSec=60' # an administrator may disable it
 }
 
-# A Media Node that cannot work is replaced. Once OpenVidu was started it may carry calls: then it must be in service first, since
-# that is what a drain begins from.
-GIVE_UP=ABANDON
+# A Media Node that cannot work is replaced. What runs may carry calls: then the node must be in service first, since that is what a drain
+# begins from.
 on_failure() {
-  terminating || { hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result "$GIVE_UP" && [[ $GIVE_UP == ABANDON ]]; } ||
-    retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" \
-      --health-status Unhealthy --no-should-respect-grace-period
+  local result=ABANDON
+  ! carrying || result=CONTINUE
+  terminating || { end_launch "$result" && [[ $result == ABANDON && -z $REFUSED ]]; } || unhealthy
 }
 
-# Auto Scaling waits for this word before the node counts, or is stopped in the warm pool; after a reboot nobody does.
+unhealthy() {
+  retry 5 10 aws autoscaling set-instance-health --instance-id "$INSTANCE_ID" --health-status Unhealthy --no-should-respect-grace-period
+}
+
+# end_launch RESULT: Auto Scaling waits for this word before the node counts, or is stopped in the warm pool; after a reboot nobody does.
+# It is repeated for the hour that the hook lives.
+end_launch() {
+  retry 180 20 answered 'No active Lifecycle Action' hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result "$1"
+}
+
 report_ready() {
-  retry 3 20 hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result CONTINUE || say 'no launch waits'
+  end_launch CONTINUE || say 'WARNING: the launch was not ended'
+  [[ -z $REFUSED ]] || say 'no launch waits'
 }
 
-terminating() { [[ $(imds autoscaling/target-lifecycle-state) == *Terminated ]]; }
+# What Auto Scaling wants of the node.
+wanted() { imds autoscaling/target-lifecycle-state '[A-Za-z:]{1,40}'; }
 
-# A node that wrongly took itself for one in service would be stopped with its calls.
-warming() { [[ $(retry 5 5 imds autoscaling/target-lifecycle-state) == Warmed:* ]]; }
+terminating() { [[ $(wanted) == *Terminated ]]; }
+
+# ask_purpose: without an answer nothing goes on. A node that wrongly took itself for one in service would be stopped with its calls.
+ask_purpose() { PURPOSE=$(retry 60 5 wanted); }
 
 # What would take longest when the node is needed.
 pull_images() {
@@ -44,9 +61,16 @@ masters_answer() {
   die "no Redis (port 7000) on ${MASTER_IPS[*]}"
 }
 
+noted() { fetch_secret && [[ $(jq --arg k "INSTALLER_MEDIA_$RELEASE" 'has($k)' <<<"$SECRET") == true ]]; }
+
+# note_installers: the masters do. Media Nodes boot beside them: those that must see the same installer wait for it.
+note_installers() {
+  [[ $REQUIRE_SAME_INSTALLER != true ]] || retry 90 10 noted || die "no master has noted the installer of $RELEASE"
+}
+
 install_media() {
   local ip password
-  ip=$(retry 10 5 imds local-ipv4)
+  ip=$(retry 10 5 imds local-ipv4 "$AN_ADDRESS")
   password=$(secret REDIS_PASSWORD)
   install_openvidu media "--private-ip=$ip" "--redis-password=$password"
 }
@@ -65,56 +89,140 @@ boot() {
   step ship_logs
   if [[ ! -e $STATE/installed ]] || outdated; then
     step read_secret
+    step download_installer media
     step install_docker
     step install_media
   fi
   step apply_secret
   step before_start
-  if warming; then
-    # Auto Scaling stops the node now. When it starts it again, it boots with the settings of that day.
+  step ask_purpose
+  if [[ $PURPOSE == Warmed:* ]]; then
     step pull_images
     secret OPENVIDU_VERSION >"$STATE/warm"
     step report_ready
-    return
+    # Auto Scaling stops the node now. When it starts it again, it boots with the settings of that day. The metadata of a node that was
+    # started may say for a while that it is warm: such a node goes on.
+    until [[ $PURPOSE == InService ]]; do
+      sleep 10
+      PURPOSE=$(wanted) || :
+    done
   fi
   rm -f "$STATE/warm" # from here on OpenVidu is upgraded as OpenVidu documents
   step wait_for_masters
-  GIVE_UP=CONTINUE
   step start_openvidu
   step healthy http://127.0.0.1:7880/ http://127.0.0.1:9092/
   step signal SUCCESS ready
   step report_ready
 }
 
-# The containers that carry calls, one id a line. A Docker that hangs must not keep the heartbeats back.
+# The containers that carry calls, one id a line.
 carriers() {
   local all
   all=$(timeout 60 docker ps --no-trunc --format '{{.ID}} {{.Names}} {{.Label "openvidu-agent"}}') &&
     awk '$2~/^(openvidu|ingress|egress)$/||$3=="true"{print $1}' <<<"$all"
 }
 
-# live: does anything that may carry a call still run? When Docker does not answer, a container's shim process tells.
-live() {
-  local ids id
+# carrying: does anything that may carry a call run? When Docker does not answer, a container's shim process tells.
+carrying() {
   command -v docker >/dev/null || return 1
-  if ! ids=$(carriers); then
+  if IDS=$(carriers); then
+    [[ -n $IDS ]]
+  else
     pgrep -f containerd-shim >/dev/null
-    return
   fi
-  for id in $ids; do
-    # Once each: a second SIGQUIT makes LiveKit leave at once and cut the calls. Noted before it is sent, for the same reason.
-    [[ ! -e $SIGNALLED/$id ]] || continue
-    : >"$SIGNALLED/$id"
-    timeout 60 docker kill --signal=SIGQUIT "$id" >/dev/null || rm -f "$SIGNALLED/$id"
+}
+
+# tell: SIGQUIT, once to each life of a container: a second one makes LiveKit leave at once and cut the calls. Hence by kill(2), which is
+# done when it returns; when docker kill does not come back, nobody knows. Noted before it is sent, for the same reason.
+tell() {
+  local id pid start
+  # shellcheck disable=SC2086 # one word each
+  timeout 60 docker update --restart=no $IDS >/dev/null || : # or it may come back, and is told again
+  # shellcheck disable=SC2086
+  timeout 60 docker inspect --format '{{.Id}} {{.State.Pid}} {{.State.StartedAt}}' $IDS | while read -r id pid start; do
+    if [[ ! -e $SIGNALLED/$id-$start ]] && grep -q "$id" "/proc/$pid/cgroup"; then
+      : >"$SIGNALLED/$id-$start"
+      kill -QUIT "$pid"
+    fi
   done
-  [[ -n $ids ]]
+}
+
+# fleet: the name of the group, which no header can hold (group -> launch template -> group). An instance keeps its group, so one answer does.
+fleet() {
+  local group
+  expected "$A_GROUP" "$(cat "$STATE/fleet" 2>/dev/null)" 2>/dev/null || {
+    group=$(aws autoscaling describe-auto-scaling-instances --instance-ids "$INSTANCE_ID" --query 'AutoScalingInstances[0].AutoScalingGroupName') &&
+      group=$(expected "$A_GROUP" "$group") && [[ $group != None ]] && echo "$group" | tee "$STATE/fleet"
+  }
 }
 
 # hook ACTION HOOK OPTION…
 hook() {
   local group
-  group=$(imds tags/instance/aws:autoscaling:groupName) &&
-    aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
+  group=$(fleet) &&
+    timeout 120 aws autoscaling "$1" --auto-scaling-group-name "$group" --lifecycle-hook-name "$2" --instance-id "$INSTANCE_ID" "${@:3}"
+}
+
+# busy: has the CPU been idle for less than a twentieth of the time since it was asked last?
+BUSY=(0 0)
+busy() {
+  local idle all
+  read -r idle all < <(awk '{for(i=2;i<9;i++)all+=$i;print $5+$6,all;exit}' /proc/stat)
+  local was=("${BUSY[@]}")
+  BUSY=("$idle" "$all")
+  (((idle - was[0]) * 20 < all - was[1]))
+}
+
+# watch: OpenVidu 3.10 replaces a Media Node whose media server refuses connections for 5 minutes, or answers with errors or time-outs for
+# 10, not counting those in which the CPU had no time to spare. Not in the first 15 minutes after OpenVidu's start, not while no
+# master answers, not while the node drains. Until that release this does it. Everything is counted in rounds of 20 seconds.
+watch() {
+  trap - ERR
+  set +e
+  NODE=watchdog
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id "$AN_INSTANCE"); done
+  local code start last='' age=0 refused=0 failed=0 version spare
+  while sleep 20; do
+    version=$(sed -nE 's/^version:[ "]*([0-9.]+).*/\1/p' "$OPENVIDU/deployment-info.yaml" 2>/dev/null)
+    [[ $(printf '3.10\n%s\n' "${version:-0}" | sort -V | tail -n 1) == 3.10 ]] || return 0 # it brings its own
+    spare=yes
+    ! busy || spare=
+    start=$(systemctl show -P ActiveEnterTimestampMonotonic openvidu)
+    [[ $start == "$last" ]] || age=0
+    last=$start
+    ((age++))
+    code=0
+    curl -sf -m 5 -o /dev/null http://127.0.0.1:7880/ || code=$?
+    if ((code == 0 || age <= 45)) || ! systemctl -q is-active openvidu || ! masters_answer 2>/dev/null || terminating; then
+      refused=0 failed=0
+      continue
+    fi
+    if ((code == 7)); then ((refused++, failed++)); else refused=0; fi
+    [[ $code == 7 || -z $spare ]] || ((failed++))
+    ((refused >= 15 || failed >= 30)) || continue
+    say "the media server is dead ($refused rounds refused, $failed failed, the last with code $code): this node is to be replaced"
+    unhealthy
+    publish
+    ship_log
+    refused=0 failed=0
+  done 2>>"$RAW"
+}
+
+# beat: heartbeats wait for nothing else. The hook waits HeartbeatTimeout for one a minute, so dozens may fail. Its 48 hours end the instance
+# (EC2 Auto Scaling User Guide, Amazon EC2 Auto Scaling lifecycle hooks); abandoned before, its group retains it.
+beat() {
+  local minutes=0 start
+  start=$(expected '[0-9]{1,12}' "$(cat "$STATE/drain")") || start=$(date +%s)
+  while :; do
+    if (($(date +%s) - start > 172200)); then # 10 minutes less
+      hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result ABANDON && say 'calls after 48 hours: the instance is retained' &&
+        : >"$STATE/retained" && return
+    else
+      hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'
+    fi
+    timeout 60 aws cloudwatch put-metric-data --namespace OpenVidu --metric-name DrainMinutes --dimensions "Cluster=$CLUSTER" --value $((minutes++))
+    sleep 60
+  done
 }
 
 # drain: from here on no failure may end the drain, so there is no trap and no errexit.
@@ -126,21 +234,22 @@ drain() {
   NODE=drain
   say '== drain'
   timeout 120 systemctl stop openvidu-node # a boot still on its way must not start what is to end
-  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id); done
-  CLUSTER=$(retry 5 5 imds tags/instance/OpenViduCluster)
-  local beat=0
-  while live; do
-    # Every minute; the hook waits HeartbeatTimeout for one, so dozens may fail.
-    ((beat++ % 6)) || {
-      hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'
-      timeout 60 aws cloudwatch put-metric-data --namespace OpenVidu --metric-name DrainMinutes --dimensions "Cluster=$CLUSTER" --value $((beat / 6))
-    }
+  until [[ -n $INSTANCE_ID ]]; do INSTANCE_ID=$(retry 5 5 imds instance-id "$AN_INSTANCE"); done
+  [[ -s $STATE/drain ]] || date +%s >"$STATE/drain"
+  [[ -e $STATE/retained ]] || beat &
+  local beating=$! IDS=''
+  while carrying; do
+    [[ -z $IDS ]] || tell
+    publish
     sleep 10
   done
+  kill "$beating"
   say 'no call is left'
   timeout 300 systemctl stop openvidu
+  publish
   ship_log # first: the instance may go with the hook
-  until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
+  [[ -e $STATE/retained ]] ||
+    until hook complete-lifecycle-action "$DRAIN_HOOK" --lifecycle-action-result CONTINUE; do sleep 10; done
   sleep infinity
 }
 

@@ -1,4 +1,4 @@
-// Every input that the tests try on the two functions, and the message that refuses it: docs/refused-input.md is made from here.
+// Every input that the tests try on the functions, and the message that refuses it: docs/refused-input.md is made from here.
 const VPC = 'vpc-1';
 const FIVE = ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-d', 'subnet-e'];
 const THREE = 'subnet-a,subnet-b,subnet-c';
@@ -7,6 +7,8 @@ const AMAZON = '/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default';
 const CANONICAL = '/aws/service/canonical/ubuntu/server/24.04/stable/current';
 const RESTORED = ['snap-1', 'snap-2', 'snap-3', 'snap-4'];
 const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:Restored-Ab12Cd';
+const KEY = 'arn:aws:kms:eu-west-1:111122223333:key';
+const ALIEN = SECRET.replace('eu-west-1', 'us-east-1');
 const NEWER = ['RecordingsStorage', 'S3AppDataBucketName', 'S3ClusterDataBucketName', 'VolumeSnapshotIds', 'RestoredSharedInfoArn'];
 const EVERYTHING = {
   OpenViduVPC: 'vpc-9', OpenViduMasterNodeSubnets: [...FIVE, 'subnet-a', 'subnet-lost'], DiskSize: '50', RetainVolumes: 'false',
@@ -56,6 +58,17 @@ const preflight = [
   { name: 'a subnet for both kinds of nodes that does not assign public addresses',
     now: { OpenViduMasterNodeSubnets: ['subnet-a', 'subnet-dark'], OpenViduMediaNodeSubnets: ['subnet-dark'] },
     refused: "OpenViduMasterNodeSubnets: 'subnet-dark' does not auto-assign public IPv4 addresses; enable that, or choose another subnet." },
+
+  { name: 'a Media Node subnet in a local zone', now: { OpenViduMediaNodeSubnets: ['subnet-local'] },
+    refused: "OpenViduMediaNodeSubnets: 'subnet-local' is in a local zone or Wavelength Zone, where no load balancer can be; choose subnets of the region's own zones." },
+  { name: 'a load balancer subnet in a Wavelength Zone', now: { LoadBalancerSubnets: ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-wavelength'] },
+    refused: "LoadBalancerSubnets: 'subnet-wavelength' is in a local zone or Wavelength Zone, where no load balancer can be; choose subnets of the region's own zones." },
+  { name: 'a Master Node subnet in a constrained zone', now: { OpenViduMasterNodeSubnets: ['subnet-a', 'subnet-constrained'] },
+    refused: "OpenViduMasterNodeSubnets: 'subnet-constrained' is in a constrained zone, where no load balancer can be; choose another subnet, or give LoadBalancerSubnets in other zones." },
+  { name: 'a Master Node subnet in a constrained zone, load balancers in others',
+    now: { OpenViduMasterNodeSubnets: ['subnet-a', 'subnet-constrained'], LoadBalancerSubnets: ['subnet-a', 'subnet-b'] } },
+  { name: 'a load balancer subnet in a constrained zone', now: { LoadBalancerSubnets: ['subnet-a', 'subnet-b', 'subnet-c', 'subnet-constrained'] },
+    refused: "LoadBalancerSubnets: 'subnet-constrained' is in a constrained zone, where no load balancer can be; leave it out." },
 
   { name: 'private nodes behind public load balancer subnets',
     now: { LoadBalancerSubnets: ['subnet-a', 'subnet-b'], OpenViduMasterNodeSubnets: ['subnet-nat'], OpenViduMediaNodeSubnets: ['subnet-nat', 'subnet-b'] } },
@@ -120,6 +133,13 @@ const preflight = [
     refused: `OpenViduCertificateARN: '${ARN}/wildcard' covers *.example.com, not DomainName a.myexample.com; choose one that does.` },
   { name: 'a certificate for a name of one letter in the same domain', now: { OpenViduCertificateARN: `${ARN}/letter` },
     refused: `OpenViduCertificateARN: '${ARN}/letter' covers v.example.com, not DomainName video.example.com; choose one that does.` },
+  { name: 'a certificate with an RSA key of 3072 bits', now: { OpenViduCertificateARN: `${ARN}/rsa3072` } },
+  { name: 'a certificate with a key of the curve P-521', now: { OpenViduCertificateARN: `${ARN}/p521` } },
+  { name: 'a certificate with an RSA key of 4096 bits', now: { OpenViduCertificateARN: `${ARN}/rsa4096` },
+    refused: `OpenViduCertificateARN: '${ARN}/rsa4096' has the key RSA_4096, which no network load balancer takes; choose RSA 2048, RSA 3072 or an elliptic curve.` },
+  { name: 'a TURN certificate with an RSA key of 4096 bits', now: { TurnDomainName: 'video.example.com.', TurnCertificateARN: `${ARN}/rsa-4096` },
+    refused: `TurnCertificateARN: '${ARN}/rsa-4096' has the key RSA-4096, which no network load balancer takes; choose RSA 2048, RSA 3072 or an elliptic curve. `
+      + `TurnCertificateARN: '${ARN}/rsa-4096' covers video.example.com, not TurnDomainName video.example.com.; choose one that does.` },
   { name: 'TURN with its certificate', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/wildcard` } },
   { name: 'a TURN certificate for another domain', now: { TurnDomainName: 'turn.example.com', TurnCertificateARN: `${ARN}/issued` },
     refused: `TurnCertificateARN: '${ARN}/issued' covers video.example.com, www.example.com, not TurnDomainName turn.example.com; choose one that does.` },
@@ -165,6 +185,8 @@ const preflight = [
   { name: 'a zone of both domains', now: { HostedZoneId: 'Z1', TurnDomainName: 'Turn.Example.com', TurnCertificateARN: `${ARN}/wildcard` } },
   { name: 'a zone that does not exist', now: { HostedZoneId: 'Z9' },
     refused: "HostedZoneId: 'Z9' does not exist; give a zone of this account, or nothing." },
+  { name: 'a private zone', now: { HostedZoneId: 'Z3' },
+    refused: "HostedZoneId: 'Z3' is a private zone, which clients outside of its VPCs do not see; give a public one, or nothing." },
   { name: 'a zone of another domain', now: { HostedZoneId: 'Z2' },
     refused: "HostedZoneId: 'Z2' is example.org., which DomainName video.example.com is not in; give another, or nothing." },
   { name: 'a zone whose name the domain only ends like', now: { HostedZoneId: 'Z1', DomainName: 'video.anexample.com', OpenViduCertificateARN: '' },
@@ -175,6 +197,8 @@ const preflight = [
   { name: 'recordings in new buckets', now: { RecordingsStorage: 'S3' } },
   { name: 'a bucket that does not exist', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'lost' },
     refused: "S3AppDataBucketName: 'lost' does not exist; give the name of a bucket that does, or nothing." },
+  { name: 'a bucket of another account', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'theirs' },
+    refused: "S3AppDataBucketName: 'theirs' is not of account 111122223333, or closed to it; give a bucket of this account, or nothing." },
   { name: 'a bucket in another region', now: { RecordingsStorage: 'S3', S3ClusterDataBucketName: 'american' },
     refused: "S3ClusterDataBucketName: 'american' is in us-east-1; give a bucket of eu-west-1." },
   { name: 'one bucket for both', now: { RecordingsStorage: 'S3', S3AppDataBucketName: 'mine', S3ClusterDataBucketName: 'mine' },
@@ -186,6 +210,8 @@ const preflight = [
   { name: 'the secret of another cluster without its snapshots', now: { RestoredSharedInfoArn: SECRET } },
   { name: 'snapshots without their cluster\'s secret', now: { VolumeSnapshotIds: RESTORED },
     refused: "RestoredSharedInfoArn: '' is missing; the data in the snapshots needs the credentials that it was written with." },
+  { name: 'a restored secret of another region', now: { VolumeSnapshotIds: RESTORED, RestoredSharedInfoArn: ALIEN },
+    refused: `RestoredSharedInfoArn: '${ALIEN}' is not of eu-west-1 and account 111122223333; copy the secret there.` },
   { name: 'three snapshots', now: { VolumeSnapshotIds: RESTORED.slice(0, 3), RestoredSharedInfoArn: SECRET },
     refused: "VolumeSnapshotIds: 'snap-1,snap-2,snap-3' has 3 snapshots; give four, of Master Nodes 1 to 4." },
   { name: 'a snapshot that does not exist', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-lost'], RestoredSharedInfoArn: SECRET },
@@ -195,14 +221,53 @@ const preflight = [
   { name: 'a snapshot larger than the volumes', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-large'], RestoredSharedInfoArn: SECRET },
     refused: "DiskSize: '100' is less than snapshot snap-large has; give 500 or more." },
   { name: 'snapshots in another order than the Master Nodes', now: { VolumeSnapshotIds: ['snap-2', 'snap-1', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
-    refused: "VolumeSnapshotIds: 'snap-2' is of 10.0.1.12, which is not in 10.0.0.0/24 of Master Node 1; mend the order, or the subnets. "
-      + "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.1.0/24 of Master Node 2; mend the order, or the subnets." },
+    refused: "VolumeSnapshotIds: 'snap-2' is of 10.0.1.12, which is not in 10.0.0.0/24 of Master Node 1; correct the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.1.0/24 of Master Node 2; correct the order, or the subnets." },
   { name: 'a subnet too small for the address in the snapshot', now: { OpenViduMasterNodeSubnets: ['subnet-d', 'subnet-b', 'subnet-a'],
     VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-4'], RestoredSharedInfoArn: SECRET },
-    refused: "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.0.0/29 of Master Node 1; mend the order, or the subnets. "
-      + "VolumeSnapshotIds: 'snap-4' is of 10.0.0.14, which is not in 10.0.0.0/29 of Master Node 4; mend the order, or the subnets." },
+    refused: "VolumeSnapshotIds: 'snap-1' is of 10.0.0.11, which is not in 10.0.0.0/29 of Master Node 1; correct the order, or the subnets. "
+      + "VolumeSnapshotIds: 'snap-4' is of 10.0.0.14, which is not in 10.0.0.0/29 of Master Node 4; correct the order, or the subnets." },
   { name: 'a snapshot that does not tell its address', now: { VolumeSnapshotIds: ['snap-1', 'snap-2', 'snap-3', 'snap-bare'], RestoredSharedInfoArn: SECRET },
     refused: "VolumeSnapshotIds: 'snap-bare' has no tag OpenViduPrivateIp; give it the private IP of its Master Node." },
+
+  { name: 'a key for volumes that lets Auto Scaling use it', now: { KmsKeyArn: `${KEY}/good` } },
+  { name: 'a key for volumes that is open to the account by conditions', now: { KmsKeyArn: `${KEY}/anybody` } },
+  { name: 'a key for volumes that grants let Auto Scaling use', now: { KmsKeyArn: `${KEY}/granted` } },
+  { name: 'a key for volumes that the account alone may use', now: { KmsKeyArn: `${KEY}/account` },
+    refused: `KmsKeyArn: '${KEY}/account' does not let AWSServiceRoleForAutoScaling use kms:CreateGrant, kms:Decrypt, kms:GenerateDataKeyWithoutPlaintext; allow that in the policy of the key.` },
+  { name: 'a key for volumes that Auto Scaling may use, but not pass on to EC2', now: { KmsKeyArn: `${KEY}/grantless` },
+    refused: `KmsKeyArn: '${KEY}/grantless' does not let AWSServiceRoleForAutoScaling use kms:CreateGrant; allow that in the policy of the key.` },
+  { name: 'a key for volumes that is denied to Auto Scaling', now: { KmsKeyArn: `${KEY}/denied` },
+    refused: `KmsKeyArn: '${KEY}/denied' does not let AWSServiceRoleForAutoScaling use kms:CreateGrant, kms:Decrypt, kms:GenerateDataKeyWithoutPlaintext; allow that in the policy of the key.` },
+  { name: 'a key for volumes that another role alone may use', now: { KmsKeyArn: `${KEY}/other` },
+    refused: `KmsKeyArn: '${KEY}/other' does not let AWSServiceRoleForAutoScaling use kms:CreateGrant, kms:Decrypt, kms:GenerateDataKeyWithoutPlaintext; allow that in the policy of the key.` },
+  { name: 'a key for volumes that is disabled', now: { KmsKeyArn: `${KEY}/disabled` },
+    refused: `KmsKeyArn: '${KEY}/disabled' is Disabled; volumes need a key that is Enabled.` },
+  { name: 'a key for volumes that is asymmetric', now: { KmsKeyArn: `${KEY}/asymmetric` },
+    refused: `KmsKeyArn: '${KEY}/asymmetric' is RSA_4096 for ENCRYPT_DECRYPT; volumes need SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT.` },
+  { name: 'a key for volumes that makes authentication codes', now: { KmsKeyArn: `${KEY}/hmac` },
+    refused: `KmsKeyArn: '${KEY}/hmac' is HMAC_256 for GENERATE_VERIFY_MAC; volumes need SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT.` },
+  { name: 'a key for volumes that is of AWS', now: { KmsKeyArn: `${KEY}/amazon` },
+    refused: `KmsKeyArn: '${KEY}/amazon' is managed by AWS for one service; volumes and secrets need a customer managed key.` },
+  { name: 'a key for volumes of another region', now: { KmsKeyArn: `${KEY}/good`.replace('eu-west-1', 'us-east-1') },
+    refused: `KmsKeyArn: '${`${KEY}/good`.replace('eu-west-1', 'us-east-1')}' is not of eu-west-1; give a key of this region, or nothing.` },
+  { name: 'a key for volumes of another account, of which nothing can be asked', now: { KmsKeyArn: `${KEY}/lost`.replace('111122223333', '444455556666') } },
+  { name: 'a key for volumes that does not exist', now: { KmsKeyArn: `${KEY}/lost` },
+    refused: `KmsKeyArn: '${KEY}/lost' is not there; volumes need a key that is Enabled.` },
+
+  { name: 'as many vCPUs as the quota has', now: { MaxNumberOfMediaNodes: '246' } },
+  { name: 'more Media Nodes at most than the quota has vCPUs', now: { MaxNumberOfMediaNodes: '247' },
+    refused: "MaxNumberOfMediaNodes: '247' takes 1004 vCPUs with the Master Nodes, more than the 1000 of On-Demand quota L-1216C47A of eu-west-1; request more in Service Quotas, or choose less." },
+  { name: 'more Media Nodes at first than the rest of the quota has vCPUs', now: { InitialNumberOfMediaNodes: '222', MaxNumberOfMediaNodes: '240' },
+    refused: "InitialNumberOfMediaNodes: '222' takes 904 vCPUs with the Master Nodes; 100 of the 1000 in On-Demand quota L-1216C47A of eu-west-1 are in use. Request more in Service Quotas, or choose less." },
+  { name: 'Media Nodes of a family with a quota of its own', now: { MediaNodeInstanceType: 'g5.xlarge', MaxNumberOfMediaNodes: '7' },
+    refused: "MaxNumberOfMediaNodes: '7' takes 28 vCPUs, more than the 24 of On-Demand quota L-DB2E81BA of eu-west-1; request more in Service Quotas, or choose less." },
+  { name: 'Media Nodes of a family with a quota that is enough', now: { MediaNodeInstanceType: 'g5.xlarge', MaxNumberOfMediaNodes: '6' } },
+  { name: 'Master Nodes of a family without a quota', now: { MasterNodeInstanceType: 'p5.48xlarge' },
+    refused: "MasterNodeInstanceType: 'p5.48xlarge' takes 768 vCPUs; 0 of the 0 in On-Demand quota L-417A185B of eu-west-1 are in use. Request more in Service Quotas, or choose less." },
+  { name: 'Update: more Media Nodes at most than the quota has vCPUs', now: { MaxNumberOfMediaNodes: '247' }, before: {},
+    refused: "MaxNumberOfMediaNodes: '247' takes 1004 vCPUs with the Master Nodes, more than the 1000 of On-Demand quota L-1216C47A of eu-west-1; request more in Service Quotas, or choose less." },
+  { name: 'Update: a cluster that is larger than its quota, and does not grow', now: { MaxNumberOfMediaNodes: '300', DiskSize: '101' }, before: { MaxNumberOfMediaNodes: '300' } },
 
   { name: 'fewer Media Nodes at first than the minimum', now: { InitialNumberOfMediaNodes: '1' },
     refused: "InitialNumberOfMediaNodes: '1' is not from MinNumberOfMediaNodes to MaxNumberOfMediaNodes; give 2 to 5." },
@@ -235,8 +300,14 @@ const preflight = [
     refused: "DiskSize: '200' is less than the volumes have; give 1000 or more." },
   { name: 'Update: a bigger disk', now: { DiskSize: '101' }, before: {} },
   { name: 'Update: a bigger disk that sorts before the old size', now: { DiskSize: '1000' }, before: { DiskSize: '200' } },
+  { name: 'Update: another domain', now: { DomainName: 'www.example.com' }, before: {},
+    refused: "DomainName: 'www.example.com' is another domain: OpenVidu keeps its domain with its data, and no node would start under another; go back to 'video.example.com'." },
   { name: 'Update: volumes no longer retained', now: { RetainVolumes: 'false' }, before: {},
     refused: "RetainVolumes: 'false' would replace the volumes by blank ones; go back to 'true'." },
+  { name: 'Update: another key', now: { KmsKeyArn: `${KEY}/good` }, before: { KmsKeyArn: '' },
+    refused: `KmsKeyArn: '${KEY}/good' would replace the volumes; go back to ''.` },
+  { name: 'Update: of a stack whose template knew no key, with one', now: { KmsKeyArn: `${KEY}/good` }, before: {},
+    refused: `KmsKeyArn: '${KEY}/good' would replace the volumes; go back to ''.` },
   { name: 'Update: volumes retained from now on', now: { RetainVolumes: 'true' }, before: { RetainVolumes: 'false' },
     refused: "RetainVolumes: 'true' would replace the volumes by blank ones; go back to 'false'." },
   { name: 'Update: recordings to S3', now: { RecordingsStorage: 'S3' }, before: {},
@@ -274,7 +345,7 @@ const credentials = [
   { name: 'Update: another InitialMeetApiKey', before: '3.9.0', now: '3.9.0', initial: { MEET_INITIAL_API_KEY: 'another-key' },
     refused: 'InitialMeetApiKey counts at creation only. Go back to what it was, and change it in OpenVidu Meet.' },
   { name: 'Update: a secret that a hand edit broke', before: '3.9.0', now: '3.9.0', secret: '{"REDIS_PASSWORD":"hunter2"',
-    refused: 'The secret SECRET is not a JSON object and was left as it is. Mend it, then repeat the operation.' },
+    refused: 'The secret SECRET is not a JSON object and was left as it is. Fix it, then repeat the operation.' },
   { name: 'Update: a secret that waits for its deletion', before: '3.9.0', now: '3.9.0', deleted: true,
     refused: "The secret SECRET cannot be read: You can't perform this operation on the secret because it was marked for deletion." },
 ];
@@ -305,7 +376,7 @@ const properties = (changes) => ({
   ...changes,
 });
 
-module.exports = { ARN, FIVE, RESTORED, VPC, credentials, preflight, properties };
+module.exports = { ARN, FIVE, KEY, RESTORED, SECRET, VPC, credentials, preflight, properties };
 
 // As a program: what refuses what, for the documentation.
 if (require.main === module) {

@@ -10,6 +10,8 @@ const BUCKETS = ['S3AppDataBucketName', 'S3ClusterDataBucketName'];
 // What cannot change, and what a change would do.
 const FROZEN = {
   RetainVolumes: 'would replace the volumes by blank ones',
+  KmsKeyArn: 'would replace the volumes',
+  DomainName: 'is another domain: OpenVidu keeps its domain with its data, and no node would start under another',
   [SNAPSHOTS]: 'would replace the volumes',
   RestoredSharedInfoArn: 'counts at creation only',
   RecordingsStorage: 'would leave recordings behind',
@@ -17,7 +19,21 @@ const FROZEN = {
   [BUCKETS[1]]: 'would leave data behind',
 };
 // What a template without these parameters does.
-const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '', WarmPoolSize: 0 };
+const PLAIN = { RecordingsStorage: 'Volumes', [BUCKETS[0]]: '', [BUCKETS[1]]: '', [SNAPSHOTS]: '', RestoredSharedInfoArn: '', WarmPoolSize: 0, KmsKeyArn: '' };
+// On-Demand quotas, in vCPUs, by the family of the instance type (Amazon EC2 User Guide, "Amazon EC2 instance type quotas").
+const QUOTAS = [
+  [/^u/, 'L-43DA4232'], [/^hpc/, 'L-F7808C92'], [/^inf/, 'L-1945791B'], [/^trn/, 'L-2C3B7624'], [/^dl/, 'L-6E869C2A'],
+  [/^(g|vt)/, 'L-DB2E81BA'], [/^p/, 'L-417A185B'], [/^f/, 'L-74FC7D96'], [/^x/, 'L-7295265B'], [/^[acdhimrtz]/, 'L-1216C47A'],
+];
+const quotaOf = (instanceType) => QUOTAS.find(([family]) => family.test(instanceType))?.[1];
+const COUNTS = ['InitialNumberOfMediaNodes', 'MaxNumberOfMediaNodes'];
+// The kind of key that EBS and Secrets Manager take (Amazon EBS User Guide, "How Amazon EBS encryption works"; AWS Secrets Manager User
+// Guide, "Secret encryption and decryption in AWS Secrets Manager").
+const SYMMETRIC = 'SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT';
+// What Auto Scaling does with the key of a volume (Amazon EC2 Auto Scaling User Guide, "Required AWS KMS key policy for use with
+// encrypted volumes").
+const KEY_USE = ['kms:CreateGrant', 'kms:Decrypt', 'kms:GenerateDataKeyWithoutPlaintext'];
+
 const CERTIFICATES = [['OpenViduCertificateARN', 'DomainName'], ['TurnCertificateARN', 'TurnDomainName']];
 
 // Fewer than four subnets are cycled over the four slots.
@@ -27,12 +43,10 @@ const listOf = (properties, parameter) => (properties[parameter] || []).map((one
 
 // describe gives all pages of EC2's Describe<what>.
 const describe = async (what, input, options) => {
-  const { EC2Client, [`Describe${what}Command`]: Command } = require('@aws-sdk/client-ec2');
-  const ec2 = new EC2Client({ maxAttempts: 6 }); // twice the default: a throttled look-up of the zones would fail the stack
   const found = [];
   let NextToken;
   do {
-    const page = await ec2.send(new Command({ ...input, NextToken }), options);
+    const page = await aws('EC2', `Describe${what}`, { ...input, NextToken }, options);
     found.push(...page[what]);
     NextToken = page.NextToken;
   } while (NextToken);
@@ -63,27 +77,57 @@ const inside = (ip, range) => {
 };
 
 // What a call says that is no failure of ours but the answer: there is no such thing.
-const nullIf = (names, call) => call.catch((error) => {
-  if (names.test(error.name)) return null;
+const orElse = (names, value, call) => call.catch((error) => {
+  if (names.test(error.name)) return value;
   throw error;
 });
 
-const describeCertificate = (CertificateArn, options) => {
-  const { ACMClient, DescribeCertificateCommand } = require('@aws-sdk/client-acm');
-  return nullIf(/^(ResourceNotFound|InvalidArn)/,
-    new ACMClient().send(new DescribeCertificateCommand({ CertificateArn }), options).then(({ Certificate }) => Certificate));
+const describeCertificate = (CertificateArn, options) => orElse(/^(ResourceNotFound|InvalidArn)/, null,
+  aws('ACM', 'DescribeCertificate', { CertificateArn }, options).then(({ Certificate }) => Certificate));
+
+// The region of a bucket of this account; false where S3 does not tell, as for a bucket of another account.
+const bucketRegion = (Bucket, ExpectedBucketOwner, options) => orElse(/^NoSuchBucket/, null, orElse(/^AccessDenied/, false,
+  aws('S3', 'GetBucketLocation', { Bucket, ExpectedBucketOwner }, { ...options, config: { followRegionRedirects: true } })
+    .then(({ LocationConstraint: where }) => (where === 'EU' ? 'eu-west-1' : where || 'us-east-1'))));
+
+const hostedZone = (Id, options) => orElse(/^(NoSuchHostedZone|InvalidInput)/, null,
+  aws('Route53', 'GetHostedZone', { Id }, options).then(({ HostedZone }) => HostedZone));
+
+const many = (one) => (Array.isArray(one) ? one : [one].filter(Boolean));
+
+// The key that volumes are encrypted with, if it is a customer's, its state, and what it does not let Auto Scaling do: key
+// policies name Auto Scaling's role, or grants do. Conditions are not looked at.
+const volumeKey = async (given, role, options) => {
+  const KeyId = given || (await aws('EC2', 'GetEbsDefaultKmsKeyId', {}, options)).KmsKeyId;
+  if (/(^|:)alias\/aws\//.test(KeyId)) return { state: 'Enabled', lacks: [] };
+  const { KeyMetadata: { KeyState: state, KeyManager: manager, KeySpec, KeyUsage } } = await orElse(/^NotFound/,
+    { KeyMetadata: { KeyState: 'not there' } }, aws('KMS', 'DescribeKey', { KeyId }, options));
+  const kind = KeySpec && `${KeySpec} for ${KeyUsage}`;
+  if (state !== 'Enabled' || kind !== SYMMETRIC || manager === 'AWS') return { id: KeyId, state, manager, kind, lacks: [] };
+  const [{ Policy }, { Grants }] = await Promise.all([
+    aws('KMS', 'GetKeyPolicy', { KeyId, PolicyName: 'default' }, options),
+    aws('KMS', 'ListGrants', { KeyId, GranteePrincipal: role }, options)]);
+  const allowed = many(JSON.parse(Policy).Statement)
+    .filter(({ Effect, Principal: who, NotPrincipal }) => Effect === 'Allow'
+      && (NotPrincipal || who === '*' || many(who?.AWS).some((one) => one === '*' || one === role)))
+    .flatMap(({ Action, NotAction }) => (NotAction ? ['*'] : many(Action)))
+    .concat(Grants.flatMap(({ Operations }) => Operations.map((one) => `kms:${one}`)));
+  const matches = (pattern, action) => new RegExp(`^${pattern.replaceAll('*', '.*').replaceAll('?', '.')}$`, 'i').test(action);
+  return { id: KeyId, state, manager, kind, lacks: KEY_USE.filter((action) => !allowed.some((pattern) => matches(pattern, action))) };
 };
 
-const bucketRegion = (Bucket, options) => {
-  const { S3Client, GetBucketLocationCommand } = require('@aws-sdk/client-s3');
-  return nullIf(/^NoSuchBucket/, new S3Client({ followRegionRedirects: true }).send(new GetBucketLocationCommand({ Bucket }), options)
-    .then(({ LocationConstraint: where }) => (where === 'EU' ? 'eu-west-1' : where || 'us-east-1')));
-};
-
-const hostedZone = (Id, options) => {
-  const { Route53Client, GetHostedZoneCommand } = require('@aws-sdk/client-route-53');
-  return nullIf(/^(NoSuchHostedZone|InvalidInput)/,
-    new Route53Client().send(new GetHostedZoneCommand({ Id }), options).then(({ HostedZone }) => HostedZone));
+// The quota of a code, and how much of it runs (CloudWatch knows it some minutes later).
+const readQuota = async (QuotaCode, withUsage, attempt, options) => {
+  const { Quota } = await aws('ServiceQuotas', 'GetServiceQuota', { ServiceCode: 'ec2', QuotaCode }, options);
+  const { MetricNamespace: Namespace, MetricName, MetricDimensions } = Quota.UsageMetric || {};
+  const running = withUsage && Namespace && await attempt('vCPUs in use', async () => {
+    const [now, minute] = [Date.now(), 60000];
+    const { Datapoints } = await aws('CloudWatch', 'GetMetricStatistics', { Namespace, MetricName, Period: 300, Statistics: ['Maximum'],
+      Dimensions: Object.entries(MetricDimensions).map(([Name, Value]) => ({ Name, Value })),
+      StartTime: new Date(now - 30 * minute), EndTime: new Date(now) }, options);
+    return Datapoints.sort((one, other) => other.Timestamp - one.Timestamp)[0]?.Maximum;
+  });
+  return { limit: Quota.Value, running: running || 0 };
 };
 
 // The rule of TLS: a wildcard stands for exactly one label, the left-most.
@@ -104,12 +148,12 @@ const onePerZone = (subnets, ids) => {
 
 // problems, the gravest first: what would lose data, then what makes all else moot. Facts that are undefined could not be
 // learnt, null says that there is no such thing.
-const problems = (now, before, [region, account, prefix], [subnets, tables, image, types, offers, restored, zone, ...others], [main, turn]) => {
+const problems = (now, before, { region, account, prefix, secrets }, facts, [main, turn]) => {
+  const { subnets, tables, places, image, types, offers, restored, zone, key, quotas, certificates, buckets } = facts;
   const found = [];
   const say = (parameter, text, value = now[parameter]) => {
     found.push(`${parameter}: '${`${value}`.slice(0, 200)}' ${text}.`);
   };
-  const [certificates, buckets] = [others.slice(0, 2), others.slice(2)];
   const lists = Object.fromEntries(SUBNETS.map((parameter) => [parameter, listOf(now, parameter)]));
   const [masters, media, given] = Object.values(lists);
 
@@ -118,7 +162,9 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
     const moved = is.flatMap((id, slot) => (id === was[slot] ? [] : slot + 1));
     const back = (parameter, text) => say(parameter, `${text}; go back to '${before[parameter]}'`);
     if (moved.length) back(MASTERS, `would take Master Nodes ${moved} from their IPs and data`);
-    for (const [parameter, text] of Object.entries(FROZEN)) if (`${now[parameter]}` !== `${before[parameter]}`) back(parameter, text);
+    for (const [parameter, text] of Object.entries(FROZEN)) {
+      if (before[parameter] !== undefined && `${now[parameter]}` !== `${before[parameter]}`) back(parameter, text);
+    }
     if (+now.DiskSize < +before.DiskSize) say('DiskSize', `is less than the volumes have; give ${before.DiskSize} or more`);
     if (now.OpenViduVPC !== before.OpenViduVPC) back('OpenViduVPC', 'is another VPC, to which a cluster cannot move');
   }
@@ -141,6 +187,17 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
   refuse(SUBNETS, `does not exist in ${region}; choose subnets of OpenViduVPC`, (subnet) => !subnet);
   refuse(SUBNETS, `is not in OpenViduVPC ${now.OpenViduVPC}; choose subnets of it`, ({ VpcId }) => VpcId !== now.OpenViduVPC);
 
+  // Where a load balancer cannot be (User Guide for Network Load Balancers, "Update the Availability Zones"): a zone that is none
+  // of the region's own, and one that is constrained, which it reaches from the others all the same.
+  const zoneOf = (id) => places?.find(({ ZoneName }) => ZoneName === subnets.get(id)?.AvailabilityZone);
+  const kind = (subnet) => (zoneOf(subnet.SubnetId)?.ZoneType || 'availability-zone');
+  refuse(SUBNETS, 'is in a local zone or Wavelength Zone, where no load balancer can be; choose subnets of the region\'s own zones',
+    (subnet) => kind(subnet) !== 'availability-zone');
+  const constrained = (id) => zoneOf(id)?.State === 'constrained';
+  refuse(given.length ? [BALANCERS] : [MASTERS, MEDIA], given.length ? 'is in a constrained zone, where no load balancer can be; leave it out'
+    : 'is in a constrained zone, where no load balancer can be; choose another subnet, or give LoadBalancerSubnets in other zones',
+  (subnet) => constrained(subnet.SubnetId));
+
   // The default route in a subnet's own table or, where it has none, in the VPC's main one.
   const route = ({ SubnetId }) => {
     const table = (wanted) => tables?.find(({ Associations }) => Associations?.some(wanted));
@@ -157,7 +214,7 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
   refuse(nodes, 'does not auto-assign public IPv4 addresses; enable that, or choose another subnet',
     (subnet) => !subnet.MapPublicIpOnLaunch && (!given.length || open(subnet)));
   const zonesOf = (ids) => [...new Set(ids.map((id) => subnets.get(id)?.AvailabilityZone))].filter(Boolean);
-  const bare = given.length ? zonesOf([...masters, ...media]).filter((zone) => !zonesOf(given).includes(zone)) : [];
+  const bare = given.length ? zonesOf([...masters, ...media].filter((id) => !constrained(id))).filter((zone) => !zonesOf(given).includes(zone)) : [];
   if (bare.length) say(BALANCERS, `has no subnet in ${bare}, where nodes are; add a public one of each zone`);
 
   // Addresses: 8 for a load balancer, 2 for a slot, 1 for a Media Node, also a stopped one. A running cluster has its own already.
@@ -181,7 +238,9 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
     if (!now[parameter].startsWith(prefix)) say(parameter, `is not of ${region} and account ${account}; request or import one there`);
     if (certificates[i] === null) say(parameter, 'does not exist; choose a certificate that does');
     if (!certificates[i]) continue;
-    const { SubjectAlternativeNames: names, Status, NotAfter } = certificates[i];
+    const { SubjectAlternativeNames: names, Status, NotAfter, KeyAlgorithm } = certificates[i];
+    // The listener would be there, and never work (User Guide for Network Load Balancers, "Server certificates").
+    if (/^RSA[-_](\d+)$/.exec(KeyAlgorithm)?.[1] > 3072) say(parameter, `has the key ${KeyAlgorithm}, which no network load balancer takes; choose RSA 2048, RSA 3072 or an elliptic curve`);
     if (NotAfter <= new Date()) say(parameter, `expired on ${NotAfter.toISOString().slice(0, 10)}; renew it, or choose another`);
     else if (Status !== 'ISSUED') say(parameter, `is ${Status}; choose a certificate that is ISSUED`);
     if (names && !names.some((name) => covers(name, now[domain]))) {
@@ -189,6 +248,7 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
     }
   }
   if (zone === null) say('HostedZoneId', 'does not exist; give a zone of this account, or nothing');
+  if (zone?.Config?.PrivateZone) say('HostedZoneId', 'is a private zone, which clients outside of its VPCs do not see; give a public one, or nothing');
   for (const domain of zone ? ['DomainName', 'TurnDomainName'] : []) {
     if (now[domain] && !`.${now[domain]}.`.toLowerCase().endsWith(`.${zone.Name}`)) {
       say('HostedZoneId', `is ${zone.Name}, which ${domain} ${now[domain]} is not in; give another, or nothing`);
@@ -229,6 +289,36 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
     if (size > now[parameter]) say(parameter, `is less than the ${size} GB of the image; give ${size} or more`);
   }
 
+  // No node starts without its disk, and Auto Scaling alone knows why.
+  if (now.KmsKeyArn && now.KmsKeyArn.split(':')[3] !== region) say('KmsKeyArn', `is not of ${region}; give a key of this region, or nothing`);
+  if (key?.state !== undefined) {
+    const name = now.KmsKeyArn ? 'KmsKeyArn' : 'EBS default key';
+    if (key.state !== 'Enabled') say(name, `is ${key.state}; volumes need a key that is Enabled`, key.id);
+    else if (key.kind && key.kind !== SYMMETRIC) say(name, `is ${key.kind}; volumes need ${SYMMETRIC}`, key.id);
+    else if (key.manager === 'AWS' && now.KmsKeyArn) say(name, 'is managed by AWS for one service; volumes and secrets need a customer managed key', key.id);
+    else if (key.manager === 'CUSTOMER' && !now.KmsKeyArn && !before) say(name, 'is a customer managed key, which Master Nodes may not use unless the template knows it; give it as KmsKeyArn too', key.id);
+    else if (key.lacks.length) say(name, `does not let AWSServiceRoleForAutoScaling use ${key.lacks.join(', ')}; allow that in the policy of the key`, key.id);
+  }
+
+  // Launches beyond a quota fail. A running cluster is asked only when it shall grow.
+  const cpus = INSTANCES.map((parameter) => types?.find(({ InstanceType }) => InstanceType === now[parameter])?.VCpuInfo?.DefaultVCpus);
+  const grows = !before || [...INSTANCES, ...COUNTS].some((parameter) => now[parameter] !== before[parameter]);
+  for (const code of grows ? new Set(INSTANCES.map((parameter) => quotaOf(now[parameter]))) : []) {
+    const quota = quotas?.[code];
+    if (!quota) continue;
+    const [ofMaster, ofMedia] = INSTANCES.map((parameter, i) => (quotaOf(now[parameter]) === code ? cpus[i] : 0));
+    const [atFirst, atMost] = COUNTS.map((parameter) => 4 * ofMaster + (ofMedia ? ofMedia * now[parameter] : 0));
+    const [first, most] = ofMedia ? COUNTS : [INSTANCES[0], INSTANCES[0]];
+    const where = `On-Demand quota ${code} of ${region}`;
+    if (!before && atFirst + quota.running > quota.limit) {
+      say(first, `takes ${atFirst} vCPUs${ofMaster && ofMedia ? ' with the Master Nodes' : ''}; ${quota.running} of the ${quota.limit} in ${where} are in use. Request more in Service Quotas, or choose less`);
+    } else if (atMost > quota.limit) {
+      say(most, `takes ${atMost} vCPUs${ofMaster && ofMedia ? ' with the Master Nodes' : ''}, more than the ${quota.limit} of ${where}; request more in Service Quotas, or choose less`);
+    }
+  }
+
+  const secret = now.RestoredSharedInfoArn;
+  if (secret && !before && !secret.startsWith(secrets)) say('RestoredSharedInfoArn', `is not of ${region} and account ${account}; copy the secret there`);
   const ids = listOf(now, SNAPSHOTS);
   if (ids.length && !before) {
     if (ids.length !== 4) say(SNAPSHOTS, `has ${ids.length} snapshots; give four, of Master Nodes 1 to 4`);
@@ -241,13 +331,14 @@ const problems = (now, before, [region, account, prefix], [subnets, tables, imag
       if (snapshot.VolumeSize > now.DiskSize) say('DiskSize', `is less than snapshot ${id} has; give ${snapshot.VolumeSize} or more`);
       const [ip, range] = [privateIp(snapshot), subnets.get(slots(masters)[i])?.CidrBlock];
       if (!ip) say(SNAPSHOTS, 'has no tag OpenViduPrivateIp; give it the private IP of its Master Node', id);
-      else if (range && !inside(ip, range)) say(SNAPSHOTS, `is of ${ip}, which is not in ${range} of Master Node ${i + 1}; mend the order, or the subnets`, id);
+      else if (range && !inside(ip, range)) say(SNAPSHOTS, `is of ${ip}, which is not in ${range} of Master Node ${i + 1}; correct the order, or the subnets`, id);
     }
   }
   for (const [i, parameter] of BUCKETS.entries()) {
     if (!now[parameter]) continue;
     if (now.RecordingsStorage !== 'S3') say(parameter, 'is not used while RecordingsStorage is Volumes; choose S3, or give nothing');
     if (buckets[i] === null) say(parameter, 'does not exist; give the name of a bucket that does, or nothing');
+    else if (buckets[i] === false) say(parameter, `is not of account ${account}, or closed to it; give a bucket of this account, or nothing`);
     else if (buckets[i] && buckets[i] !== region) say(parameter, `is in ${buckets[i]}; give a bucket of ${region}`);
   }
   if (now[BUCKETS[1]] && now[BUCKETS[0]] === now[BUCKETS[1]]) say(BUCKETS[1], `is ${BUCKETS[0]}; give another bucket`);
@@ -282,27 +373,54 @@ const spread = (zones) => {
   return `Master Nodes: ${[...counts].map((one) => one.join(' ')).join(', ')}; ${told.join('; ')}.`;
 };
 
-exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourceProperties }, left) => {
-  const now = { ...PLAIN, ...ResourceProperties };
-  const [masters, media, given] = SUBNETS.map((parameter) => listOf(now, parameter));
-  const restored = listOf(now, SNAPSHOTS);
-  if (!now.AmiId) {
-    // Custom::OpenViduSlots: a resource of its own, so that no other parameter makes interfaces and volumes look replaceable.
-    const [subnets, found] = await Promise.all([describeSubnets(masters), describeSnapshots(restored)]);
-    return Object.fromEntries(slots(masters).flatMap((id, slot) => {
-      if (!subnets.has(id)) throw new Error(`${MASTERS}: '${id}' does not exist.`);
-      const placed = [[`Subnet${slot + 1}`, id], [`Zone${slot + 1}`, subnets.get(id).AvailabilityZone]];
-      if (!restored.length) return placed;
-      const ip = privateIp(found[slot]);
-      if (!ip) throw new Error(`${SNAPSHOTS}: '${restored[slot]}' does not exist any more, or has no tag OpenViduPrivateIp.`);
-      return [...placed, [`Snapshot${slot + 1}`, restored[slot]], [`PrivateIp${slot + 1}`, ip]];
-    }));
+// Waits until nobody has the addresses that the restored Master Nodes take: a stack that is deleted, or the load balancers of
+// it, let go of them late.
+const waitForAddresses = async (ips, subnets, deadline) => {
+  for (;;) {
+    const interfaces = await describe('NetworkInterfaces', { Filters: [
+      ...matching('addresses.private-ip-address', ips).Filters, ...matching('subnet-id', subnets).Filters] });
+    const held = ips.flatMap((ip, slot) => interfaces.filter(({ SubnetId, PrivateIpAddresses }) => (
+      SubnetId === subnets[slot] && PrivateIpAddresses?.some((one) => one.PrivateIpAddress === ip)))
+      .map(({ NetworkInterfaceId: id, Description }) => `'${ip}' of Master Node ${slot + 1} is in use by ${id}${Description ? ` (${Description})` : ''}`));
+    if (!held.length) return;
+    if (Date.now() + 15000 > deadline) throw new Error(`${SNAPSHOTS}: ${held.join(', ')}; delete what uses it, then create the stack again.`);
+    await pause(10000);
   }
+};
 
-  const [, partition, , region, account] = StackId.split(':');
+// Custom::OpenViduSlots: a resource of its own, so that no other parameter makes interfaces and volumes look replaceable.
+const place = async ({ RequestType, ResourceProperties }, left) => {
+  const deadline = Date.now() + left;
+  const [masters, restored] = [MASTERS, SNAPSHOTS].map((parameter) => listOf(ResourceProperties, parameter));
+  const [subnets, found] = await Promise.all([describeSubnets(masters), describeSnapshots(restored)]);
+  const ips = [];
+  const placed = slots(masters).flatMap((id, slot) => {
+    if (!subnets.has(id)) throw new Error(`${MASTERS}: '${id}' does not exist.`);
+    const where = [[`Subnet${slot + 1}`, id], [`Zone${slot + 1}`, subnets.get(id).AvailabilityZone]];
+    if (!restored.length) return where;
+    const ip = privateIp(found[slot]);
+    if (!ip) throw new Error(`${SNAPSHOTS}: '${restored[slot]}' does not exist any more, or has no tag OpenViduPrivateIp.`);
+    ips.push(ip);
+    return [...where, [`Snapshot${slot + 1}`, restored[slot]], [`PrivateIp${slot + 1}`, ip]];
+  });
+  // Later they are in use by the cluster itself.
+  if (ips.length && RequestType === 'Create') await waitForAddresses(ips, slots(masters), deadline);
+  return Object.fromEntries(placed);
+};
+
+exports.work = async (event, { left, rollingBack }) => {
+  const now = { ...PLAIN, ...event.ResourceProperties };
+  if (!now.AmiId) return place(event, left);
+  const [masters, media, given] = SUBNETS.map((parameter) => listOf(now, parameter));
+
+  const before = event.RequestType === 'Update' && { ...PLAIN, ...event.OldResourceProperties };
+  const [, partition, , region, account] = process.env.STACK_ID.split(':');
   const prefix = `arn:${partition}:acm:${region}:${account}:`;
+  const secrets = `arn:${partition}:secretsmanager:${region}:${account}:secret:`;
+  const keys = `arn:${partition}:kms:${region}:${account}:key/`;
+  const role = `arn:${partition}:iam::${account}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling`;
   // Half of the time, so that the answer can do without a call that hangs.
-  const options = { abortSignal: AbortSignal.timeout(left >> 1) };
+  const options = { signal: AbortSignal.timeout(left >> 1) };
   // Nothing else that cannot be learnt keeps a good stack from being built.
   const attempt = async (what, call) => {
     try {
@@ -312,24 +430,31 @@ exports.work = async ({ RequestType, StackId, ResourceProperties, OldResourcePro
     }
   };
   const wanted = matching('instance-type', INSTANCES.map((parameter) => now[parameter]));
-  const facts = await Promise.all([
-    describeSubnets([...masters, ...media, ...given]),
-    attempt('routes', () => describe('RouteTables', matching('vpc-id', [now.OpenViduVPC]), options)),
-    attempt('AmiId', async () => (await nullIf(/^InvalidAMIID/,
+  const codes = [...new Set(INSTANCES.map((parameter) => quotaOf(now[parameter])))].filter(Boolean);
+  const learning = {
+    subnets: describeSubnets([...masters, ...media, ...given]),
+    tables: attempt('routes', () => describe('RouteTables', matching('vpc-id', [now.OpenViduVPC]), options)),
+    places: attempt('kinds of zones', () => describe('AvailabilityZones', { AllAvailabilityZones: true }, options)),
+    image: attempt('AmiId', async () => (await orElse(/^InvalidAMIID/, null,
       describe('Images', { ImageIds: [now.AmiId], IncludeDeprecated: true }, options)))?.[0] || null),
-    attempt('instance types', () => describe('InstanceTypes', wanted, options)),
-    attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
-    attempt(SNAPSHOTS, () => describeSnapshots(restored, options)),
-    now.HostedZoneId && attempt('HostedZoneId', () => hostedZone(now.HostedZoneId, options)),
-    ...CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
-      && attempt(parameter, () => describeCertificate(now[parameter], options))),
-    ...BUCKETS.map((parameter) => now[parameter] && attempt(parameter, () => bucketRegion(now[parameter], options))),
-  ]);
-  const [subnets, , image] = facts;
+    types: attempt('instance types', () => describe('InstanceTypes', wanted, options)),
+    offers: attempt('zones of instance types', () => describe('InstanceTypeOfferings', { LocationType: 'availability-zone', ...wanted }, options)),
+    restored: attempt(SNAPSHOTS, () => describeSnapshots(listOf(now, SNAPSHOTS), options)),
+    zone: now.HostedZoneId && attempt('HostedZoneId', () => hostedZone(now.HostedZoneId, options)),
+    // Of keys elsewhere nothing can be asked.
+    key: (!now.KmsKeyArn || now.KmsKeyArn.startsWith(keys)) && attempt('key of the volumes', () => volumeKey(now.KmsKeyArn, role, options)),
+    quotas: attempt('vCPU quotas', async () => Object.fromEntries(await Promise.all(
+      codes.map(async (code) => [code, await readQuota(code, !before, attempt, options)])))),
+    certificates: Promise.all(CERTIFICATES.map(([parameter]) => now[parameter]?.startsWith(prefix)
+      && attempt(parameter, () => describeCertificate(now[parameter], options)))),
+    buckets: Promise.all(BUCKETS.map((parameter) => now[parameter]
+      && attempt(parameter, () => bucketRegion(now[parameter], account, options)))),
+  };
+  const facts = Object.fromEntries(await Promise.all(Object.entries(learning).map(async ([name, fact]) => [name, await fact])));
+  const { subnets, image } = facts;
   const balancers = [given.length ? given : [...masters, ...media], given.length ? given : media].map((ids) => onePerZone(subnets, ids));
-  const before = RequestType === 'Update' && { ...PLAIN, ...OldResourceProperties };
-  const found = problems(now, before, [region, account, prefix], facts, balancers);
-  if (found.length && !await rollingBack(StackId)) throw new Error(tell(found));
+  const found = problems(now, before, { region, account, prefix, secrets }, facts, balancers);
+  if (found.length && !rollingBack) throw new Error(tell(found));
   return {
     LoadBalancerSubnets: `${balancers[0]}`,
     TurnSubnets: `${balancers[1]}`,
