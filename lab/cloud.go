@@ -21,6 +21,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -244,7 +245,7 @@ func (c *Cloud) newImages() error {
 }
 
 // publishers are those whose keys the scripts know; the lab has not what only they can sign with.
-var publishers = regexp.MustCompile(`(?m)^(DOCKER|AGENT)_KEY=[0-9A-F]{40}$`)
+var publishers = regexp.MustCompile(`(?m)^(DOCKER_RPM|DOCKER_APT|AGENT)_KEY=[0-9A-F]{40}$`)
 
 // newKey makes the key that the lab publishes and signs with, and gives a template whose scripts know it in the place of the publishers'.
 func (c *Cloud) newKey(source cfn.Template) cfn.Template {
@@ -258,6 +259,15 @@ func (c *Cloud) newKey(source cfn.Template) cfn.Template {
 	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
 	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
 	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
+	// A repository of apt's, as Docker's is laid out: Debian wiki, DebianRepository/Format.
+	packages, err := os.ReadFile(filepath.Join(tree, "archive", "Packages"))
+	must(err)
+	for _, codename := range codenames {
+		release := filepath.Join(c.Dir, codename)
+		must(os.WriteFile(release, fmt.Appendf(nil, "Date: %s\nSuite: %s\nCodename: %s\nArchitectures: amd64\nComponents: stable\nSHA256:\n %x %d stable/binary-amd64/Packages\n",
+			time.Now().UTC().Format(time.RFC1123), codename, codename, sha256.Sum256(packages), len(packages)), 0o600))
+		gpg("-o", release+".InRelease", "--clear-sign", release)
+	}
 	changed, err := packed.Rewrite(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) })
 	must(err)
 	return changed
@@ -308,6 +318,7 @@ var (
 	installerPath = regexp.MustCompile(`^/get\.openvidu\.io/pro/ha/([0-9.]+)/install_ov_(master|media)_node\.sh$`)
 	updatePath    = regexp.MustCompile(`^/get\.openvidu\.io/update/([0-9.]+)/update\.sh$`)
 	agentPath     = regexp.MustCompile(`^/ubuntu/(amd64|arm64)/latest/amazon-cloudwatch-agent\.deb$`)
+	releasePath   = regexp.MustCompile(`^/linux/ubuntu/dists/(jammy|noble)/InRelease$`)
 	composePath   = regexp.MustCompile(`^/docker/compose/releases/download/(v[0-9.]+)/docker-compose-Linux-x86_64$`)
 	credential    = regexp.MustCompile(`Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/`)
 )
@@ -342,6 +353,10 @@ func (c *Cloud) download(w http.ResponseWriter, r *http.Request) {
 	case dockerHost, ubuntuHost:
 		if path.Base(r.URL.Path) == "gpg" {
 			http.ServeFile(w, r, filepath.Join(c.Dir, "key.gpg"))
+			return
+		}
+		if match = releasePath.FindStringSubmatch(r.URL.Path); match != nil {
+			http.ServeFile(w, r, filepath.Join(c.Dir, match[1]+".InRelease"))
 			return
 		}
 		archive(filepath.Base(r.URL.Path))

@@ -26,6 +26,9 @@ const (
 	Ubuntu24    Distribution = "ubuntu 24.04"
 )
 
+// codenames of Ubuntu's releases, as Docker's repository has them.
+var codenames = map[string]string{"22.04": "jammy", "24.04": "noble"}
+
 // cgroupPrefix of the lab's control groups.
 const cgroupPrefix = "openvidu-lab/"
 
@@ -114,7 +117,7 @@ func (m *Machine) create(userData string) {
 		must(os.MkdirAll(filepath.Dir(name), 0o755))
 		must(os.Symlink(to, name))
 	}
-	put("etc/os-release", fmt.Sprintf("ID=%q\nVERSION_ID=%q\n", os_, version), 0o644)
+	put("etc/os-release", fmt.Sprintf("ID=%q\nVERSION_ID=%q\nVERSION_CODENAME=%q\n", os_, version, codenames[version]), 0o644)
 	put("etc/hostname", "ip-"+strings.ReplaceAll(m.Ip, ".", "-")+"\n", 0o644)
 	put("etc/hosts", "127.0.0.1 localhost\n", 0o644)
 	put("etc/resolv.conf", "nameserver "+vpc.Resolver().String()+"\n", 0o644)

@@ -194,10 +194,10 @@ install_packages() {
   fi
 }
 
-# apt_settled: what was cut off is finished, and apt-get, OpenVidu's installer's too, waits for unattended-upgrades.
+# apt_settled: what was cut off is finished, and apt-get, OpenVidu's installer's too, waits for unattended-upgrades. Its log has no progress bars.
 apt_settled() {
   export DEBIAN_FRONTEND=noninteractive
-  echo 'DPkg::Lock::Timeout "600";' >/etc/apt/apt.conf.d/90openvidu
+  echo 'DPkg::Lock::Timeout "600"; DPkg::Use-Pty "0";' >/etc/apt/apt.conf.d/90openvidu
   apt-get -qq check >/dev/null 2>&1 || dpkg --force-confdef --force-confold --configure -a </dev/null || :
 }
 

@@ -1,9 +1,10 @@
 # What the libraries of Master Nodes and Media Nodes share: the work that comes after the AWS CLI. It is loaded by the user data.
 # shellcheck shell=bash disable=SC2016,SC2034,SC2153,SC2154 # jq has names of its own; others come from the header and the user data
 
-# Who publishes what: Docker Docs, Install Docker Engine on CentOS; Amazon CloudWatch User Guide, Verifying the signature of the
+# Who publishes what: Docker Docs, Install Docker Engine on CentOS, and on Ubuntu; Amazon CloudWatch User Guide, Verifying the signature of the
 # CloudWatch agent package.
-DOCKER_KEY=060A61C51B558A7F742B77AAC52FEB6B621E9F35
+DOCKER_RPM_KEY=060A61C51B558A7F742B77AAC52FEB6B621E9F35
+DOCKER_APT_KEY=9DC858229FC7DD38854AE2D88D81803C0EBFCD88
 AGENT_KEY=937616F3450B7D806CBD9725D58167303B789C72
 
 # trusted_key URL FILE FINGERPRINT: the file takes the key, if it holds that one and no other.
@@ -61,8 +62,8 @@ bounded() {
 
 download() { curl -fsSL --proto '=https' --tlsv1.2 -m 300 -o "$2" "$1"; }
 
-# The installer names the Docker that its release wants, and refuses an older one. Amazon's own is, and get.docker.com does not know Amazon
-# Linux. On Ubuntu the installer brings Docker; there is an older one when the node is installed anew for another release.
+# The installer names the Docker that its release wants, and refuses an older one, as Amazon's own is. Where there is none it would run
+# what get.docker.com answers, which does not know Amazon Linux, and trusts whatever key comes with it.
 install_docker() {
   local wanted have version
   block_metadata
@@ -76,19 +77,25 @@ install_docker() {
       return
     fi
   fi
-  if [[ $OS != amzn* ]]; then
-    [[ -z ${have:-} ]] || retry 20 15 install_packages docker-ce{,-cli}="5:$wanted*" containerd.io
-    return
-  fi
-  install_tools gpg:gnupg2-minimal
-  trusted_key https://download.docker.com/linux/centos/gpg /etc/openvidu-docker.asc "$DOCKER_KEY"
-  cat >/etc/yum.repos.d/docker-ce.repo <<'REPO'
+  if [[ $OS == amzn* ]]; then
+    install_tools gpg:gnupg2-minimal
+    trusted_key https://download.docker.com/linux/centos/gpg /etc/openvidu-docker.asc "$DOCKER_RPM_KEY"
+    cat >/etc/yum.repos.d/docker-ce.repo <<'REPO'
 [docker-ce-stable]
 baseurl=https://download.docker.com/linux/centos/9/$basearch/stable
 gpgcheck=1
 gpgkey=file:///etc/openvidu-docker.asc
 REPO
-  retry 20 15 install_packages docker-ce{,-cli}"${wanted:+-$wanted}" containerd.io
+    version=${wanted:+-$wanted}
+  else
+    # Under the names that Docker's own script gives them: an image may bring both.
+    trusted_key https://download.docker.com/linux/ubuntu/gpg /etc/apt/keyrings/docker.asc "$DOCKER_APT_KEY"
+    # shellcheck disable=SC1091
+    version=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    echo "deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/ubuntu $version stable" >/etc/apt/sources.list.d/docker.list
+    version=${wanted:+=5:$wanted*}
+  fi
+  retry 20 15 install_packages docker-ce{,-cli}"$version" containerd.io
   systemctl enable -q --now docker
 }
 
