@@ -141,6 +141,12 @@ func (m *Machine) create(userData string) {
 	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.
 	put("etc/systemd/system.conf.d/lab.conf", fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s\nDefaultDeviceTimeoutSec=%d\n", endpoint, max(5, 90/options.Scale)), 0o644)
 	put("etc/systemd/system/openvidu-node.service.d/lab.conf", fmt.Sprintf("[Service]\nRestartSec=%d\n", max(1, 60/options.Scale)), 0o644)
+	// What looks again every few seconds as long as the node lives, scaled, would keep this machine busy with nothing else.
+	if !options.Eager {
+		for unit, least := range map[string]string{"openvidu-routes": "3s", "openvidu-watchdog": "1s", "openvidu-drain": "700ms"} {
+			put("etc/systemd/system/"+unit+".service.d/lab.conf", "[Service]\nEnvironment=LAB_LEAST="+least+"\n", 0o644)
+		}
+	}
 	put("var/lib/lab-calls/.keep", "", 0o644)
 	if options.Distribution == AmazonLinux {
 		put("usr/bin/dnf", standin("dnf"), 0o755)

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	clockFile = "/run/lab/clock" // nanoseconds of the lab's time
-	scaleFile = "/etc/lab/scale"
-	hangsFile = "/etc/lab/hangs" // commands that hang in this scenario: their limits are scaled
+	clockFile     = "/run/lab/clock" // nanoseconds of the lab's time
+	scaleFile     = "/etc/lab/scale"
+	leastVariable = "LAB_LEAST"      // of units that look again and again: how long each of their pauses lasts at least
+	hangsFile     = "/etc/lab/hangs" // commands that hang in this scenario: their limits are scaled
 )
 
 // scale is how many seconds of a script pass in one second of the lab's time.
@@ -57,7 +58,11 @@ func sleep(arguments []string) error {
 		}
 		total += d
 	}
-	waitLab(total / time.Duration(scale()))
+	total /= time.Duration(scale())
+	if least, err := time.ParseDuration(os.Getenv(leastVariable)); err == nil {
+		total = max(total, least)
+	}
+	waitLab(total)
 	return nil
 }
 
@@ -68,7 +73,7 @@ func waitLab(d time.Duration) {
 		if left <= 0 {
 			return
 		}
-		time.Sleep(max(left, time.Millisecond))
+		time.Sleep(max(left, 10*time.Millisecond)) // in which steps it passes
 	}
 }
 
