@@ -514,7 +514,9 @@ func (s *Stack) moveCurrent(w http.ResponseWriter, r request) {
 func (s *Stack) Destroy() {
 	s.mu.Lock()
 	select {
-	case <-s.done:
+	case <-s.done: // a scenario destroyed it before its end
+		s.mu.Unlock()
+		return
 	default:
 		close(s.done)
 	}
