@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,10 +94,10 @@ func timeout(arguments []string) error {
 		}
 		at++
 	}
-	if hanging, err := os.ReadFile(hangsFile); err == nil && at+1 < len(arguments) {
-		for _, command := range strings.Fields(string(hanging)) {
-			if limit, err := strconv.Atoi(arguments[at]); err == nil && command == filepath.Base(arguments[at+1]) {
-				arguments[at] = fmt.Sprint(max(1, limit/scale()))
+	if hanging, err := os.ReadFile(hangsFile); err == nil && at+1 < len(arguments) && slices.Contains(strings.Fields(string(hanging)), filepath.Base(arguments[at+1])) {
+		for i, argument := range arguments[:at+1] { // the limit, and how long it waits before it kills
+			if limit, err := strconv.Atoi(argument); err == nil {
+				arguments[i] = fmt.Sprint(max(1, limit/scale()))
 			}
 		}
 	}
