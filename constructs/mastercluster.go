@@ -244,7 +244,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	}
 	c.volumes.tagPrivateIps(c.ips)
 	c.shared = newSharedInfo(c, props, c.ips, c.volumes)
-	c.nodes = newNode(c, group, cluster, path, c.shared, c.shared.Secret())
+	c.nodes = newNode(c, group, cluster, path, c.shared, c.shared.Secret(), bootstrap.Master)
 	open(c, masterNodes, group, masterNodes, group)
 
 	c.nodes.add(
@@ -278,7 +278,7 @@ func NewMasterCluster(scope constructs.Construct, id *string, props *MasterClust
 	for i, subnet := range slots {
 		slot := fmt.Sprint(i + 1)
 		// A launch template for each slot, which says what the node is: tags and metadata can be changed by others.
-		template := newLaunchTemplate(c, "LaunchTemplate"+slot, c.nodes, props.InstanceProps, "Master", bootstrap.Master, nil, append(slices.Clone(common),
+		template := newLaunchTemplate(c, "LaunchTemplate"+slot, c.nodes, props.InstanceProps, nil, append(slices.Clone(common),
 			bootstrap.Value("SLOT", slot),
 			bootstrap.Value("ENI_ID", *enis[i]),
 			bootstrap.Value("VOLUME_ID", *(*c.volumes.VolumeIds())[i]),

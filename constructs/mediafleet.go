@@ -124,7 +124,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	masters := props.Masters
 	shared := masters.SharedInfo()
 	group := newSecurityGroup(f, props.Vpc, mediaNodes, "OpenVidu Media Nodes", true)
-	f.nodes = newNode(f, group, masters.clusterId(), masters.clusterPath(), shared, shared.mediaSecret())
+	f.nodes = newNode(f, group, masters.clusterId(), masters.clusterPath(), shared, shared.mediaSecret(), bootstrap.Media)
 	open(f, masterNodes, masters.securityGroup(), mediaNodes, group)
 	open(f, mediaNodes, group, masterNodes, masters.securityGroup())
 
@@ -148,7 +148,7 @@ func NewMediaFleet(scope constructs.Construct, id *string, props *MediaFleetProp
 	header := append(f.nodes.header(f, masters, props.InstanceProps),
 		bootstrap.Value("DRAIN_HOOK", drainHook),
 		bootstrap.Value("READY_HOOK", readyHook))
-	f.template = newLaunchTemplate(f, "LaunchTemplate", f.nodes, props.InstanceProps, "Media", bootstrap.Media, jsii.Bool(true), header)
+	f.template = newLaunchTemplate(f, "LaunchTemplate", f.nodes, props.InstanceProps, jsii.Bool(true), header)
 
 	f.fleet = awsautoscaling.NewAutoScalingGroup(f, jsii.String("ASG"), &awsautoscaling.AutoScalingGroupProps{
 		Vpc:                   props.Vpc,

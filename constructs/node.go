@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awskms"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsssm"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -111,14 +112,22 @@ type node struct {
 	secret     awssecretsmanager.ISecret
 	clusterTag *string
 	path       string // of the cluster within its stack, as in the tag's value
+	boot       bootstrap.Script
+	library    *string                  // the path of its parameters
+	parameters []constructs.IDependable // there before a node boots
 }
 
 // newNode makes role, instance profile and wait condition handle: all that the launch template depends on. The nodes read this
 // secret.
-func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, path string, shared SharedInfo, secret awssecretsmanager.ISecret) node {
+func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *string, path string, shared SharedInfo, secret awssecretsmanager.ISecret, boot bootstrap.Script) node {
 	rights := newRole(scope, "Role", "ec2.amazonaws.com")
+	libraries := fmt.Sprintf("/openvidu/%s/%s", *awscdk.Aws_STACK_NAME(), (*scope.Node().Addr())[2:14])
 	rights.add(
 		allow(*secret.SecretArn(), "secretsmanager:GetSecretValue"),
+		// Whatever the release: while the stack is updated, nodes of two of them boot.
+		allow(*awscdk.Stack_Of(scope).FormatArn(&awscdk.ArnComponents{
+			Service: jsii.String("ssm"), Resource: jsii.String("parameter"), ResourceName: jsii.String(libraries[1:] + "/*"),
+		}), "ssm:GetParameter"),
 		// Session Manager alone (AWS Systems Manager User Guide, Step 2: Verify or add instance permissions for Session Manager).
 		// AmazonSSMManagedInstanceCore would let the node read every parameter of the account.
 		allow("*", "ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
@@ -130,7 +139,7 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 			Conditions: &map[string]any{"StringEquals": map[string]any{"cloudwatch:namespace": metricNamespace}},
 		}))
 	shared.encryption().allow(rights, "SecretKey", "secretsmanager", "kms:Decrypt")
-	return node{
+	n := node{
 		rights:     rights,
 		group:      group,
 		profile:    awsiam.NewInstanceProfile(scope, jsii.String("Profile"), &awsiam.InstanceProfileProps{Role: rights.role}),
@@ -139,7 +148,13 @@ func newNode(scope constructs.Construct, group awsec2.SecurityGroup, cluster *st
 		handle:     awscdk.NewCfnWaitConditionHandle(scope, jsii.String("Ready"), nil),
 		clusterTag: cluster,
 		path:       path,
+		boot:       boot,
+		library:    jsii.String(libraries + "/" + boot.Sum[:16]),
 	}
+	n.newLibrary(scope)
+	compliance.Accept(rights.role, "The boot libraries of these nodes, of this release and of the one before.",
+		"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ssm:<AWS::Region>:<AWS::AccountId>:parameter"+strings.ReplaceAll(libraries, *awscdk.Aws_STACK_NAME(), "<AWS::StackName>")+"/*]")
+	return n
 }
 
 // header is the part of the env header that both kinds of nodes read.
@@ -155,6 +170,10 @@ func (n node) header(scope constructs.Construct, masters MasterCluster, props In
 		bootstrap.Value("BLOCK_CONTAINER_METADATA", fmt.Sprint(or(props.BlockContainerMetadata, false))),
 		bootstrap.Value("BEFORE_START", props.beforeStart()),
 		bootstrap.List("MASTER_IPS", values(*masters.PrivateIps())...),
+		// What has no room in the user data.
+		bootstrap.Value("LIBRARY", *n.library),
+		bootstrap.Value("LIBRARY_PARTS", fmt.Sprint(len(n.boot.Library))),
+		bootstrap.Value("LIBRARY_SHA256", n.boot.Sum),
 	}, masters.installs()...)
 }
 
@@ -186,7 +205,7 @@ func (n node) longest(name string) int {
 	switch name {
 	case "REGION", "URL_SUFFIX": // amazonaws.com.cn has 16
 		return region
-	case "STACK":
+	case "STACK", "LIBRARY":
 		return stack
 	case "CLUSTER":
 		return len("arn:aws-us-gov:cloudformation::123456789012:stack//0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/") + region + stack + len(n.path)
@@ -228,7 +247,7 @@ func values(pointers []*string) []string {
 
 // newLaunchTemplate takes IMDSv2 only, with hop limit 1 (no container behind a bridge reaches the role), and one encrypted
 // root volume.
-func newLaunchTemplate(scope constructs.Construct, id string, n node, props InstanceProps, role, roleScript string, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
+func newLaunchTemplate(scope constructs.Construct, id string, n node, props InstanceProps, monitored *bool, header []bootstrap.Var) awsec2.LaunchTemplate {
 	instanceType := props.instanceType()
 	image := props.MachineImage
 	if image == nil {
@@ -242,8 +261,8 @@ func newLaunchTemplate(scope constructs.Construct, id string, n node, props Inst
 	if size == nil {
 		size = awscdk.Size_Gibibytes(jsii.Number(DefaultRootVolumeSize))
 	}
-	n.checkUserData(scope, header, props, len(roleScript))
-	text := bootstrap.Header(header...) + *script(scope, role, roleScript)
+	n.checkUserData(scope, header, props, len(n.boot.UserData))
+	text := bootstrap.Header(header...) + *script(scope, n.boot.Role, n.boot.UserData)
 	template := awsec2.NewLaunchTemplate(scope, &id, &awsec2.LaunchTemplateProps{
 		InstanceType:            instanceType,
 		MachineImage:            image,
@@ -266,6 +285,7 @@ func newLaunchTemplate(scope constructs.Construct, id string, n node, props Inst
 			}),
 		}},
 	})
+	template.Node().AddDependency(n.parameters...)
 	if key := props.encryption().arn(); key != nil { // not by EbsDeviceOptions, which know no condition
 		template.Node().DefaultChild().(awscdk.CfnResource).AddPropertyOverride(jsii.String("LaunchTemplateData.BlockDeviceMappings.0.Ebs.KmsKeyId"), key)
 	}
@@ -286,6 +306,21 @@ func script(scope constructs.Construct, name, text string) *string {
 	}
 	mapping.SetValue(jsii.String("Script"), &name, text)
 	return mapping.FindInMap(jsii.String("Script"), &name, nil)
+}
+
+// newLibrary makes the parameters of Systems Manager that hold the library of a role's scripts. Another library has another path, so
+// CloudFormation makes its parameters first, and takes those of the last release away when the update is done: a node that is replaced
+// meanwhile finds its own.
+func (n *node) newLibrary(scope constructs.Construct) {
+	for i, text := range n.boot.Library {
+		n.parameters = append(n.parameters, awsssm.NewCfnParameter(scope, jsii.String(fmt.Sprint("Library", i+1)), &awsssm.CfnParameterProps{
+			Type:        jsii.String("String"),
+			Tier:        jsii.String("Standard"), // costs nothing
+			Name:        jsii.String(fmt.Sprint(*n.library, "/", i+1)),
+			Description: jsii.String(fmt.Sprintf("Boot library of OpenVidu's %s Nodes, part %d of %d", n.boot.Role, i+1, len(n.boot.Library))),
+			Value:       jsii.String(text),
+		}))
+	}
 }
 
 // reachable makes the group come after the routes of its subnets where the VPC is made in the same program, and go before them: a

@@ -258,38 +258,9 @@ func (c *Cloud) newKey(source cfn.Template) cfn.Template {
 	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
 	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
 	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
-	return scripts(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) }).(map[string]any)
-}
-
-var packedScript = regexp.MustCompile(`(?m)^source <\(base64 .*\n`)
-
-// scripts gives a copy of a template's value with its packed scripts changed.
-func scripts(value any, change func(script string) string) any {
-	switch v := value.(type) {
-	case cfn.Template:
-		return scripts(map[string]any(v), change)
-	case map[string]any:
-		copied := map[string]any{}
-		for key, one := range v {
-			copied[key] = scripts(one, change)
-		}
-		return copied
-	case []any:
-		copied := []any{}
-		for _, one := range v {
-			copied = append(copied, scripts(one, change))
-		}
-		return copied
-	case string:
-		return packedScript.ReplaceAllStringFunc(v, func(line string) string {
-			clear, err := packed.Unpack(line)
-			must(err)
-			line, err = packed.Pack(change(clear))
-			must(err)
-			return line
-		})
-	}
-	return value
+	changed, err := packed.Rewrite(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) })
+	must(err)
+	return changed
 }
 
 // authority signs all certificates of the lab. What a browser's library takes from a server is no certificate of an authority.

@@ -128,7 +128,12 @@ var resources = map[string]map[string]called{
 	"servicequotas": {"quota": func(_ *Stack, r request) []string {
 		return []string{arn("servicequotas", r.text("ServiceCode")+"/"+r.text("QuotaCode"))}
 	}},
-	"ssm": {"parameter": each(arn("ssm", "parameter/"), "Name", "Names")},
+	"ssm": {"parameter": func(s *Stack, r request) (arns []string) { // a name that is a path brings its slash
+		for _, name := range each("", "Name", "Names")(s, r) {
+			arns = append(arns, arn("ssm", "parameter/"+strings.TrimPrefix(name, "/")))
+		}
+		return arns
+	}},
 }
 
 // anything are calls that may name a resource, but never do so here: policies must allow them on "*".

@@ -75,6 +75,7 @@ type Stack struct {
 	refused    []string                                           // calls that IAM refused
 	early      []string                                           // calls that IAM refused because of IamDelay alone
 	iam        history                                            // of IAM resources
+	replaced   []string                                           // parameters of Systems Manager
 	metrics    map[string][]any                                   // by name: what nodes told CloudWatch
 	problems   []string                                           // what the lab could not make sense of
 	secrets    map[string]bool                                    // every credential that the secret ever held
@@ -148,9 +149,30 @@ func (s *Stack) apply(template cfn.Template, parameters map[string]any, only map
 		<-wait
 	}
 	if len(failures) == 0 {
+		s.cleanUp()
 		return touched, s.removed(d)
 	}
 	return touched, errors.Join(failures...)
+}
+
+// cleanUp deletes what was replaced, when all resources are updated or rolled back (CloudFormation User Guide, Update behaviors of stack
+// resources: Replacement).
+func (s *Stack) cleanUp() {
+	s.mu.Lock()
+	kept := map[string]bool{}
+	for id, properties := range s.applied {
+		if s.kinds[id] == "AWS::SSM::Parameter" {
+			kept[fmt.Sprint(properties["Name"])] = true
+		}
+	}
+	replaced := s.replaced
+	s.replaced = nil
+	s.mu.Unlock()
+	for _, name := range replaced {
+		if !kept[name] {
+			s.Cloud.call("ssm", "AmazonSSM.DeleteParameter", map[string]any{"Name": name})
+		}
+	}
 }
 
 func (s *Stack) applyResource(d *cfn.Deployment, id string) error {
@@ -226,6 +248,17 @@ func (s *Stack) change(d *cfn.Deployment, id, kind string, properties, old map[s
 		s.versions[id] = append(s.versions[id], properties["LaunchTemplateData"])
 		s.attributes[id]["LatestVersionNumber"] = fmt.Sprint(len(s.versions[id]))
 		s.mu.Unlock()
+	case "AWS::SSM::Parameter":
+		if exists && properties["Name"] == old["Name"] {
+			return fmt.Errorf("the value of a parameter changed under the same name: a node of the last release would load it")
+		} else if exists {
+			s.mu.Lock()
+			s.replaced = append(s.replaced, fmt.Sprint(old["Name"]))
+			s.mu.Unlock()
+		}
+		s.Cloud.call("ssm", "AmazonSSM.PutParameter", map[string]any{"Name": properties["Name"], "Type": properties["Type"], "Tier": properties["Tier"],
+			"Value": properties["Value"], "Overwrite": true})
+		s.set(id, "", properties["Name"])
 	case "AWS::S3::Bucket":
 		if !exists {
 			name := strings.ToLower(s.name + "-" + id)

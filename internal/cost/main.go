@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/openvidu-ha/openvidu-ha/internal/cfn"
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 )
 
 //go:embed prices.json
@@ -392,6 +393,13 @@ var (
 func (b *bill) metrics(template cfn.Template) float64 {
 	var scripts strings.Builder
 	texts(template["Mappings"], &scripts)
+	libraries, err := packed.Libraries(template)
+	if err != nil {
+		b.fail("the boot libraries: %v", err)
+	}
+	for _, library := range libraries {
+		scripts.WriteString(library)
+	}
 	count := func(pattern *regexp.Regexp, separator string) int {
 		match := pattern.FindStringSubmatch(scripts.String())
 		if match == nil {

@@ -214,7 +214,7 @@ var failedStep = regexp.MustCompile(`^(\w+) failed$`)
 // Every message in the first column is one of the code's. … stands for what differs.
 func TestTroubleshootingQuotesTheMessagesOfTheCode(t *testing.T) {
 	var sources bytes.Buffer
-	for _, pattern := range []string{bootstrap + "*.sh", "constructs/internal/functions/preflight.js",
+	for _, pattern := range []string{bootstrap + "*.sh", bootstrap + "library/*.sh", "constructs/internal/functions/preflight.js",
 		"constructs/internal/functions/credentials.js", "constructs/internal/functions/respond.js",
 		"constructs/internal/functions/launches.js", "parameters.go"} {
 		for _, file := range glob(t, pattern) {

@@ -14,6 +14,12 @@ import (
 // Pack gives a line of bash that runs the script in the shell that reads the line. The same script is the same line, whenever and
 // wherever it is packed by the same release of Go.
 func Pack(script string) (string, error) {
+	encoded, err := Encode(script)
+	return "source <(base64 -d <<<'" + encoded + "' | gunzip)\n", err
+}
+
+// Encode gives the text that "base64 -d | gunzip" makes the script of.
+func Encode(script string) (string, error) {
 	var content bytes.Buffer
 	writer, err := gzip.NewWriterLevel(&content, gzip.BestCompression) // no name and no time: they stay out of its header
 	if err != nil {
@@ -25,7 +31,7 @@ func Pack(script string) (string, error) {
 	if err := writer.Close(); err != nil {
 		return "", err
 	}
-	return "source <(base64 -d <<<'" + base64.StdEncoding.EncodeToString(content.Bytes()) + "' | gunzip)\n", nil
+	return base64.StdEncoding.EncodeToString(content.Bytes()), nil
 }
 
 var line = regexp.MustCompile(`(?m)^source <\(base64 -d <<<'([A-Za-z0-9+/=]+)' \| gunzip\)\n`)
@@ -34,7 +40,7 @@ var line = regexp.MustCompile(`(?m)^source <\(base64 -d <<<'([A-Za-z0-9+/=]+)' \
 func Unpack(text string) (string, error) {
 	var failed error
 	clear := line.ReplaceAllStringFunc(text, func(found string) string {
-		content, err := unpack(line.FindStringSubmatch(found)[1])
+		content, err := Decode(line.FindStringSubmatch(found)[1])
 		if err != nil && failed == nil {
 			failed = fmt.Errorf("a packed script: %w", err)
 		}
@@ -43,7 +49,8 @@ func Unpack(text string) (string, error) {
 	return clear, failed
 }
 
-func unpack(encoded string) (string, error) {
+// Decode gives the script of such a text.
+func Decode(encoded string) (string, error) {
 	reader, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(encoded)))
 	if err != nil {
 		return "", err

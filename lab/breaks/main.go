@@ -122,21 +122,15 @@ func (b spoil) spoilt(content []byte) ([]byte, error) {
 	if b.change != nil {
 		places = b.change(template.Section("Resources"))
 	} else {
-		scripts := cfn.At(template, "Mappings", "Boot", "Script").(map[string]any)
-		for name, script := range scripts {
-			clear, err := packed.Unpack(script.(string))
-			if err != nil {
-				return nil, err
-			}
-			if clear == script {
-				continue // not packed: a function's
-			}
-			// What both kinds of nodes share is in both scripts.
+		spoilt, err := packed.Rewrite(template, func(clear string) string {
+			// What both kinds of nodes share is in the scripts, or libraries, of both.
 			places = max(places, strings.Count(clear, b.old))
-			if scripts[name], err = packed.Pack(strings.ReplaceAll(clear, b.old, b.new)); err != nil {
-				return nil, err
-			}
+			return strings.ReplaceAll(clear, b.old, b.new)
+		})
+		if err != nil {
+			return nil, err
 		}
+		template = spoilt
 	}
 	if places != 1 {
 		return nil, fmt.Errorf("the break %q fits %d times, it must fit once", b.name, places)

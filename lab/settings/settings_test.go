@@ -24,7 +24,7 @@ func impossible(value string) bool {
 }
 
 func TestComposeAndBashReadSettingsAlike(t *testing.T) {
-	source, err := os.ReadFile("../../constructs/internal/bootstrap/common.sh")
+	source, err := os.ReadFile("../../constructs/internal/bootstrap/library/common.sh")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,12 @@
 // Package bootstrap holds the boot scripts of the nodes and renders them for user data. It knows nothing of the CDK.
 //
 // A node's user data is an env header (the only place where values of a stack stand), then common.sh and the script of its
-// role, packed together. They are the same bytes in every stack.
+// role, packed together. They are the same bytes in every stack. They load the node's library, library/common.sh and the one of
+// its role, for which user data has no room.
 package bootstrap
 
 import (
+	"crypto/sha256"
 	_ "embed"
 	"fmt"
 	"regexp"
@@ -22,11 +24,46 @@ var masterSource string
 //go:embed media.sh
 var mediaSource string
 
-// The scripts as they stand in user data: without comments and indentation, and compressed. EC2 takes 16,384 bytes.
+//go:embed library/common.sh
+var commonLibrary string
+
+//go:embed library/master.sh
+var masterLibrary string
+
+//go:embed library/media.sh
+var mediaLibrary string
+
+// The scripts of the two kinds of nodes.
 var (
-	Master = pack(commonSource + masterSource)
-	Media  = pack(commonSource + mediaSource)
+	Master = newScript("Master", masterSource, masterLibrary)
+	Media  = newScript("Media", mediaSource, mediaLibrary)
 )
+
+// MaxPart is how many characters a part of a library has at most: what a standard parameter of Systems Manager holds (AWS Systems Manager
+// User Guide, Managing parameter tiers).
+const MaxPart = 4096
+
+// Script is what the nodes of a role run, without comments and indentation, and compressed.
+type Script struct {
+	Role     string   // Master or Media
+	UserData string   // what stands in user data, of which EC2 takes 16,384 bytes with the header
+	Library  []string // what parameters of Systems Manager hold, in this order
+	Sum      string   // SHA-256 of the library in clear, in hexadecimal digits
+}
+
+func newScript(role, source, library string) Script {
+	library = strip(commonLibrary + library)
+	encoded, err := packed.Encode(library)
+	if err != nil {
+		panic(err) // only a writer to memory that fails
+	}
+	s := Script{Role: role, UserData: pack(commonSource + source), Sum: fmt.Sprintf("%x", sha256.Sum256([]byte(library)))}
+	for ; len(encoded) > MaxPart; encoded = encoded[MaxPart:] {
+		s.Library = append(s.Library, encoded[:MaxPart])
+	}
+	s.Library = append(s.Library, encoded)
+	return s
+}
 
 // Var is one assignment of the env header: a bash array when it is made by List.
 type Var struct {
@@ -86,7 +123,7 @@ func pack(source string) string {
 var heredoc = regexp.MustCompile(`(?:^|[^<])<<(-?)\s*['"]?([A-Za-z_]\w*)['"]?`)
 
 // trailing is a comment behind a command, in a line without a quote that is still open.
-var trailing = regexp.MustCompile(`^((?:[^'"#]|'[^']*'|"[^"]*"|\S#)*\S)\s+# [^'"`+"`"+`]*\n$`)
+var trailing = regexp.MustCompile(`^((?:[^'"#]|'[^']*'|"[^"]*"|\S#)*\S)\s+# [^'"` + "`" + `]*\n$`)
 
 // strip takes away comments and indentation, here-documents excepted. Their number stays, so that a node that
 // fails names a line of the source. A line within quotes must begin with neither blanks nor #; a test sees to that.

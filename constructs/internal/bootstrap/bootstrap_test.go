@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,16 @@ import (
 func unpacked(t *testing.T, text string) string {
 	t.Helper()
 	clear, err := packed.Unpack(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clear
+}
+
+// library is the one of a role as a node loads it.
+func library(t *testing.T, s Script) string {
+	t.Helper()
+	clear, err := packed.Decode(strings.Join(s.Library, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,15 +54,17 @@ func TestStripTakesAwayNothingButCommentsAndIndentation(t *testing.T) {
 		}
 		return out.String()
 	}
-	for name, script := range map[string][2]string{"master.sh": {commonSource + masterSource, Master}, "media.sh": {commonSource + mediaSource, Media}} {
-		clear := unpacked(t, script[1])
+	for name, script := range map[string][2]string{"master.sh": {commonSource + masterSource, unpacked(t, Master.UserData)}, "media.sh": {commonSource + mediaSource, unpacked(t, Media.UserData)},
+		"library/master.sh": {commonLibrary + masterLibrary, library(t, Master)}, "library/media.sh": {commonLibrary + mediaLibrary, library(t, Media)}} {
+		clear := script[1]
 		if want := minified(name, script[0]); minified(name, clear) != want {
 			t.Errorf("%s means something else when it is stripped", name)
 		}
 		if was, is := strings.Count(script[0], "\n"), strings.Count(clear, "\n"); was != is {
 			t.Errorf("%s has %d lines, %d when it is stripped", name, was, is)
 		}
-		t.Logf("%s: %d bytes, stripped %d, packed %d", name, len(script[0]), len(clear), len(script[1]))
+		encoded, err := packed.Encode(clear)
+		t.Logf("%s: %d bytes, stripped %d, packed %d %v", name, len(script[0]), len(clear), len(encoded), err)
 	}
 	const source = "f() {\n  # no\n  cat <<-'END' <<<x\n\t  # yes\n\tEND\n  cat <<EOF\n  # yes\n  EOF\nEOF\n  g $((1 << 2)) # no\n  h \"# $#\" '# # it' x#y # no\n  i '\n' # kept's\n}\n"
 	if got, want := strip(source), "f() {\n\ncat <<-'END' <<<x\n\t  # yes\n\tEND\ncat <<EOF\n  # yes\n  EOF\nEOF\ng $((1 << 2))\nh \"# $#\" '# # it' x#y\ni '\n' # kept's\n}\n"; got != want {
@@ -79,14 +92,14 @@ func TestHeaderQuotesEveryValue(t *testing.T) {
 func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
 	common := []Var{Value("REGION", ""), Value("URL_SUFFIX", ""), Value("STACK", ""), Value("CLUSTER", ""), Value("SECRET_ARN", ""), Value("LOG_GROUP", ""),
 		Value("WAIT_URL", ""), Value("BEFORE_START", ""), List("MASTER_IPS", ""), Value("INSTALLER_URL", ""), Value("INSTALL_FLAGS", ""),
-		Value("REQUIRE_SAME_INSTALLER", ""), Value("BLOCK_CONTAINER_METADATA", "")}
+		Value("REQUIRE_SAME_INSTALLER", ""), Value("BLOCK_CONTAINER_METADATA", ""), Value("LIBRARY", ""), Value("LIBRARY_SHA256", ""), Value("LIBRARY_PARTS", "")}
 	for name, text := range map[string]string{
-		"master": Header(append(common, Value("SLOT", ""), Value("ENI_ID", ""), Value("VOLUME_ID", ""), Value("FIXED_IP", ""), Value("GROUP", ""), Value("DISK_SIZE", ""), Value("REVISION", ""), Value("MEDIA_SECRET_ARN", ""))...) + unpacked(t, Master),
-		"media":  Header(append(common, Value("DRAIN_HOOK", ""), Value("READY_HOOK", ""))...) + unpacked(t, Media),
+		"master": Header(append(common, Value("SLOT", ""), Value("ENI_ID", ""), Value("VOLUME_ID", ""), Value("FIXED_IP", ""), Value("GROUP", ""), Value("DISK_SIZE", ""), Value("REVISION", ""), Value("MEDIA_SECRET_ARN", ""))...) + unpacked(t, Master.UserData) + library(t, Master),
+		"media":  Header(append(common, Value("DRAIN_HOOK", ""), Value("READY_HOOK", ""))...) + unpacked(t, Media.UserData) + library(t, Media),
 	} {
 		file := parsed(t, name, text)
 		// GROUP is a master's alone, and asked for with a default; the rest comes from bash and os-release.
-		assigned := map[string]bool{"GROUP": true, "PATH": true, "FUNCNAME": true, "BASH_SUBSHELL": true, "LINENO": true, "BASH_COMMAND": true,
+		assigned := map[string]bool{"GROUP": true, "PATH": true, "FUNCNAME": true, "BASH_SOURCE": true, "BASH_SUBSHELL": true, "LINENO": true, "BASH_COMMAND": true,
 			"ID": true, "VERSION_ID": true}
 		functions, used := map[string]bool{}, map[string]bool{}
 		syntax.Walk(file, func(node syntax.Node) bool {
@@ -116,7 +129,7 @@ func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
 				t.Errorf("$%s is used, and nobody assigns it", name)
 			}
 		}
-		for _, name := range []string{"boot", "install_units", "on_failure", "role_units", "apply_settings"} {
+		for _, name := range []string{"boot", "install_units", "on_failure", "role_units", "install_services", "apply_settings"} {
 			if !functions[name] {
 				t.Errorf("there is no function %s", name)
 			}
@@ -126,7 +139,7 @@ func TestScriptsUseNoNameThatNobodyAssigns(t *testing.T) {
 
 // A template that holds a token of the CDK inside a script would be another one in every stack.
 func TestScriptsAreStatic(t *testing.T) {
-	for _, text := range []string{unpacked(t, Master), unpacked(t, Media)} {
+	for _, text := range []string{unpacked(t, Master.UserData), unpacked(t, Media.UserData), library(t, Master), library(t, Media)} {
 		if strings.Contains(text, "Token[") {
 			t.Error("a script holds a token")
 		}
@@ -160,25 +173,30 @@ func TestFailureNamesFunctionAndLine(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "openvidu-node"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]struct{ source, text, function string }{
-		"common.sh": {commonSource, "  mkdir -p \"$STATE\"\n", "install_units"},
-		"media.sh":  {mediaSource, "  unit openvidu-drain drain", "role_units"},
+	for name, c := range map[string]struct{ source, text, function, command string }{
+		"common.sh":         {commonSource, "  mkdir -p \"$STATE\"\n", "install_units", ""},
+		"media.sh":          {mediaSource, "unit openvidu-drain drain $'Restart=always\\nRestartSec=5'", "role_units", ""},
+		"library/common.sh": {commonLibrary, "  RELEASE=$(secret OPENVIDU_VERSION)\n", "download_installer", "download_installer"},
+		"library/media.sh":  {mediaLibrary, "  ip=$(retry 10 5 imds local-ipv4 \"$AN_ADDRESS\")\n", "install_media", "install_media"},
 	} {
 		before, _, ok := strings.Cut(c.source, c.text)
 		if !ok {
 			t.Fatalf("%s has no %q", name, c.text)
 		}
-		script := strings.NewReplacer("/var/log/", dir+"/", "/var/lib/", dir+"/", "/run/", dir+"/", strings.TrimSpace(c.text), "false").Replace(unpacked(t, Media))
-		text, err := packed.Pack(script)
+		failing := strings.NewReplacer("/var/log/", dir+"/", "/var/lib/", dir+"/", "/run/", dir+"/", strings.TrimSpace(c.text), "false")
+		text, err := packed.Pack(failing.Replace(unpacked(t, Media.UserData)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		header := Header(Value("REGION", "r"), Value("WAIT_URL", "http://127.0.0.1:9/"), Value("LOG_GROUP", ""), Value("STACK", ""), Value("READY_HOOK", ""), List("MASTER_IPS"))
-		file := filepath.Join(dir, name)
+		loaded := failing.Replace(library(t, Media))
+		write(t, filepath.Join(dir, "openvidu-node/library.sh"), loaded)
+		header := Header(Value("REGION", "r"), Value("WAIT_URL", "http://127.0.0.1:9/"), Value("LOG_GROUP", ""), Value("STACK", ""), Value("READY_HOOK", ""), List("MASTER_IPS"),
+			Value("LIBRARY_SHA256", fmt.Sprintf("%x", sha256.Sum256([]byte(loaded)))))
+		file := filepath.Join(dir, filepath.Base(name))
 		if err := os.WriteFile(file, []byte(header+"curl() { :; }; aws() { echo group; }; timeout() { shift; \"$@\"; }; sleep() { :; }; install() { :; }\n"+text), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		command := exec.Command("bash", file)
+		command := exec.Command("bash", file, c.command)
 		output, _ := command.CombinedOutput()
 		want := fmt.Sprintf("failed at line %d of %s (false", strings.Count(before, "\n")+1, c.function)
 		log, _ := os.ReadFile(dir + "/openvidu-node.log")

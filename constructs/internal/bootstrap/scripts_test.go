@@ -6,15 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/openvidu-ha/openvidu-ha/internal/packed"
 )
 
 // header of a node that the functions under test run on, below the directory $ROOT.
 const testHeader = `REGION=eu-west-1 URL_SUFFIX=amazonaws.com STACK=s SECRET_ARN=arn:main MEDIA_SECRET_ARN=arn:media LOG_GROUP=g WAIT_URL= CLUSTER=c
 BEFORE_START= INSTALLER_URL=https://installer.test INSTALL_FLAGS= REQUIRE_SAME_INSTALLER=false BLOCK_CONTAINER_METADATA=false SLOT=1 GROUP=G
-ENI_ID=eni-1 VOLUME_ID=vol-1 FIXED_IP=10.0.0.1 DISK_SIZE=20 REVISION=r DRAIN_HOOK=drain READY_HOOK=ready
+ENI_ID=eni-1 VOLUME_ID=vol-1 FIXED_IP=10.0.0.1 DISK_SIZE=20 REVISION=r DRAIN_HOOK=drain READY_HOOK=ready LIBRARY=/library LIBRARY_SHA256= LIBRARY_PARTS=1
 MASTER_IPS=(10.0.0.1 10.0.16.1 10.0.32.1 10.0.0.2)
 `
 
@@ -52,8 +55,8 @@ func read(t *testing.T, file string) string {
 // call runs lines of bash with the functions of a role's script, and gives what they print on standard output.
 func call(t *testing.T, root, role, lines string) (string, error) {
 	t.Helper()
-	script := map[string]string{"master": masterSource, "media": mediaSource}[role]
-	text := testHeader + commonSource + strings.TrimSuffix(script, "main \"$@\"\n") + `
+	script := map[string][2]string{"master": {masterSource, masterLibrary}, "media": {mediaSource, mediaLibrary}}[role]
+	text := testHeader + commonSource + strings.TrimSuffix(script[0], "main \"$@\"\n") + commonLibrary + script[1] + `
 ROOT=$0 STATE=$0/state LOG=$0/log RAW=$0/raw OPENVIDU=$0/openvidu SELF=$0/self PATH=$0/bin:$PATH
 sleep() { :; }
 ` + lines
@@ -491,4 +494,48 @@ signed_agent https://bucket.test || exit 1`)
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
+}
+
+// Root runs the library: what the parameters hold counts only when it is what the user data expects.
+func TestLibraryIsTheOneThatTheUserDataExpects(t *testing.T) {
+	whole := strings.Join(Media.Library, "")
+	for name, c := range map[string]struct {
+		parts []string
+		want  string
+	}{
+		"as it was made": {Media.Library, "yes yes"},
+		"another":        {[]string{mustEncode(t, "touch $ROOT/evil\n")}, "no no"},
+		"cut off":        {[]string{whole[:len(whole)/2]}, "no no"},
+		"too much":       {append(slices.Clone(Media.Library), mustEncode(t, "touch $ROOT/evil\n")), "no no"},
+		"absent":         {[]string{Media.Library[0], "NotFound"}, "no no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := testNode(t, map[string]string{"aws": `[[ $1-$2 == ssm-get-parameter ]] && [[ ! $(<"$ROOT${4}") == NotFound ]] && cat "$ROOT$4"`})
+			if err := os.Mkdir(filepath.Join(root, "library"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for i, part := range c.parts {
+				write(t, filepath.Join(root, "library", fmt.Sprint(i+1)), part+"\n")
+			}
+			got, _ := call(t, root, "media", fmt.Sprintf(`export ROOT
+LIBRARY_SHA256=%s LIBRARY_PARTS=%d LOADED=$STATE/library.sh
+unset -f watch
+unit() { :; }
+loaded=no known=no
+load_library && declare -F watch >/dev/null && loaded=yes
+known_library && known=yes
+[[ ! -e $ROOT/evil ]] || loaded=evil
+echo "$loaded $known"`, Media.Sum, len(c.parts)))
+			expect(t, "loaded and known", strings.TrimSpace(got), c.want)
+		})
+	}
+}
+
+func mustEncode(t *testing.T, script string) string {
+	t.Helper()
+	text, err := packed.Encode(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
