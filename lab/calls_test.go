@@ -228,7 +228,7 @@ func (s *Stack) fleet() []*Machine {
 // TestCalls keeps calls going while all that the documentation promises to survive happens around them, one after another.
 func TestCalls(t *testing.T) {
 	turn := importCertificate(turnDomain)
-	options := Options{Media: 2, Scale: 60, Files: map[string]string{"etc/lab/openvidu": livekit}}
+	options := Options{Media: 2, Scale: 60, LoadBalancers: true, Files: map[string]string{"etc/lab/openvidu": livekit}}
 	change := map[string]any{"TurnDomainName": turnDomain, "TurnCertificateARN": turn, "MinNumberOfMediaNodes": 2, "InitialNumberOfMediaNodes": 2, "MaxNumberOfMediaNodes": 4}
 	s := deployed(t, options, change)
 	ready(t, s, 0, 1, 2, 3, 4)
@@ -320,7 +320,7 @@ func TestCalls(t *testing.T) {
 
 // TestCallsOfAMediaNodeThatIsKilled are rebuilt on another one; those on the others notice nothing.
 func TestCallsOfAMediaNodeThatIsKilled(t *testing.T) {
-	options := Options{Masters: 1, Media: 2, Scale: 60, Files: map[string]string{"etc/lab/openvidu": livekit}}
+	options := Options{Masters: 1, Media: 2, Scale: 60, LoadBalancers: true, Files: map[string]string{"etc/lab/openvidu": livekit}}
 	s := deployed(t, options, map[string]any{"MinNumberOfMediaNodes": 2, "InitialNumberOfMediaNodes": 2})
 	ready(t, s, 0, 1)
 	s.Domain(domain, "MainLoadBalancer")

@@ -80,6 +80,6 @@ func (c *clock) Sleep(d time.Duration) {
 		if left <= 0 {
 			return
 		}
-		time.Sleep(left)
+		time.Sleep(max(left, tick))
 	}
 }

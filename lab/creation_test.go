@@ -115,7 +115,7 @@ func checkInstaller(t testing.TB, s *Stack) {
 func checkUnits(t testing.TB, s *Stack) {
 	t.Helper()
 	for group, units := range map[string]string{
-		Group(2):   "openvidu-node.service openvidu.service docker.service opt-openvidu.mount",
+		Group(2):   "openvidu-node.service openvidu.service docker.service /run/systemd/generator/opt-openvidu.mount",
 		MediaGroup: "openvidu-node.service openvidu-drain.service openvidu.service docker.service",
 	} {
 		m := s.Machine(group)

@@ -104,7 +104,7 @@ func (s *Stack) awaitHooks(i *instance, turn chan struct{}, hooks []*hook) (resu
 				result = now
 				break
 			}
-			timer := time.NewTimer(min(time.Until(next), 100*time.Millisecond)) // another hook of the transition may be abandoned
+			timer := time.NewTimer(min(max(next.Sub(s.now()), tick), 100*time.Millisecond)) // another hook of the transition may be abandoned
 			select {
 			case <-turn:
 			case <-h.changed:

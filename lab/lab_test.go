@@ -446,10 +446,12 @@ func streams(s *Stack) map[string]string {
 // eventually waits for a state.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(*patience); !condition(); time.Sleep(50 * time.Millisecond) {
+	pause := 20 * time.Millisecond
+	for deadline := time.Now().Add(*patience); !condition(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came: %s", what)
 		}
+		pause = min(pause*5/4, 250*time.Millisecond) // many conditions run commands in nodes
 	}
 }
 

@@ -21,7 +21,8 @@ var replacing = map[string][]string{
 	"AWS::ElasticLoadBalancingV2::Listener":     {"LoadBalancerArn"},
 }
 
-// changeLoadBalancing creates or changes a load balancer, a listener, or a target group.
+// changeLoadBalancing creates or changes a load balancer, a listener, or a target group. In a scenario without Options.LoadBalancers these are read,
+// and what they are called is known, but nothing runs.
 func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]any, exists bool) error {
 	for _, key := range replacing[kind] {
 		if exists && !reflect.DeepEqual(properties[key], old[key]) {
@@ -43,6 +44,9 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 			s.set(id, "TargetGroupArn", physicalId)
 			s.set(id, "TargetGroupName", name)
 			s.set(id, "TargetGroupFullName", "targetgroup/"+name+"/"+hash)
+		}
+		if !s.Options.LoadBalancers {
+			return nil
 		}
 		return vpc.PutTargetGroup(physicalId, spec)
 	case "AWS::ElasticLoadBalancingV2::LoadBalancer":
@@ -72,6 +76,9 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 			}
 		}
 		spec.DNSName = fmt.Sprint(s.attribute(id, "DNSName"))
+		if !s.Options.LoadBalancers {
+			return nil
+		}
 		return vpc.PutLoadBalancer(physicalId, spec)
 	default:
 		spec, certificate, err := vpcnet.ParseListener(properties)
@@ -90,6 +97,9 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 			s.set(id, "", physicalId)
 			s.set(id, "ListenerArn", physicalId)
 		}
+		if !s.Options.LoadBalancers {
+			return nil
+		}
 		return vpc.PutListener(physicalId, spec)
 	}
 }
@@ -104,6 +114,9 @@ func (s *Stack) balance(group string, m *Machine, state string) error {
 }
 
 func (s *Stack) setTarget(group string, m *Machine, state vpcnet.TargetState) error {
+	if !s.Options.LoadBalancers {
+		return nil
+	}
 	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), netip.MustParseAddr(m.Ip), 0, state)
 }
 
@@ -119,7 +132,7 @@ func (s *Stack) dropTargets(m *Machine) error {
 	return nil
 }
 
-// TargetHealth of a machine in a target group, by its logical id.
+// TargetHealth of a machine in a target group, by its logical id. It needs Options.LoadBalancers, as all that follows here does.
 func (s *Stack) TargetHealth(targetGroup string, m *Machine) string {
 	return vpc.Health(fmt.Sprint(s.attribute(targetGroup, "")), netip.MustParseAddr(m.Ip))
 }

@@ -46,6 +46,18 @@ func removeCgroups(dir string) {
 	_ = os.Remove(dir)
 }
 
+// volumeRules of a node's udev. A volume is a loop device over NODE/VOLUME.img; its name is the one that EC2 gives an NVMe device (Amazon EBS User
+// Guide, NVMe). The kernel tells every node of every loop device of this machine, so what is another node's must cost nothing: no program, no probing.
+const volumeRules = `SUBSYSTEM!="block", GOTO="lab_end"
+KERNEL=="loop*", ATTR{loop/backing_file}=="*/%s/vol-*.img", GOTO="lab_volume"
+ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1"
+ENV{.LAB_FOREIGN}="1"
+GOTO="lab_end"
+LABEL="lab_volume"
+PROGRAM="/usr/lib/lab/volume %%k", SYMLINK+="disk/by-id/nvme-Amazon_Elastic_Block_Store_%%c"
+LABEL="lab_end"
+`
+
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Machine is an EC2 instance: network, mount and process namespaces of its own.
@@ -124,11 +136,20 @@ func (m *Machine) create(userData string) {
 	put("etc/fstab", "", 0o644)
 	put("etc/lab/scale", fmt.Sprint(options.Scale), 0o644)
 	put("etc/lab/node", m.Id+"\n", 0o644)
+	put("etc/udev/rules.d/10-lab.rules", fmt.Sprintf(volumeRules, m.Id), 0o644)
+	put("etc/systemd/system/systemd-udev-trigger.service.d/lab.conf",
+		fmt.Sprintf("[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block --sysattr-match=loop/backing_file=*/%s/vol-*\n", m.Id), 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
 	put("etc/lab/hangs", strings.Join(options.Hangs, " "), 0o644)
 	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.
 	put("etc/systemd/system.conf.d/lab.conf", fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s\nDefaultDeviceTimeoutSec=%d\n", endpoint, max(5, 90/options.Scale)), 0o644)
 	put("etc/systemd/system/openvidu-node.service.d/lab.conf", fmt.Sprintf("[Service]\nRestartSec=%d\n", max(1, 60/options.Scale)), 0o644)
+	// What looks again every few seconds as long as the node lives, scaled, would keep this machine busy with nothing else.
+	if !options.Eager {
+		for unit, least := range map[string]string{"openvidu-routes": "3s", "openvidu-watchdog": "1s", "openvidu-drain": "700ms"} {
+			put("etc/systemd/system/"+unit+".service.d/lab.conf", "[Service]\nEnvironment=LAB_LEAST="+least+"\n", 0o644)
+		}
+	}
 	put("var/lib/lab-calls/.keep", "", 0o644)
 	if options.Distribution == AmazonLinux {
 		put("usr/bin/dnf", standin("dnf"), 0o755)

@@ -11,7 +11,7 @@ import (
 
 // The template's own security groups, listeners and target groups, between a client outside of the VPC and real nodes.
 func TestClientsReachTheMasterThroughItsLoadBalancer(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1}, map[string]any{"TurnDomainName": "turn.example.com", "TurnCertificateARN": importCertificate("turn.example.com")}, func(t testing.TB, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1, LoadBalancers: true}, map[string]any{"TurnDomainName": "turn.example.com", "TurnCertificateARN": importCertificate("turn.example.com")}, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		master, media := s.Machine(Group(1)), s.Machine(MediaGroup)
 		for group, m := range map[string]*Machine{"MainMasters": master, "MainRtmp": media, "TurnTurn": media} {

@@ -177,7 +177,7 @@ curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.25
 }
 
 func TestDeadMediaServerIsReplaced(t *testing.T) {
-	scenario(t, Options{Masters: 1, Media: 1, Scale: 200}, nil, func(t testing.TB, s *Stack) {
+	scenario(t, Options{Masters: 1, Media: 1, Scale: 200, Eager: true}, nil, func(t testing.TB, s *Stack) {
 		ready(t, s, 0, 1)
 		m := s.Machine(MediaGroup)
 		sick := func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.sick[m.Id] }

@@ -100,7 +100,11 @@ func (s *Stack) removed(d *cfn.Deployment) error {
 			physical := fmt.Sprint(s.attribute(id, ""))
 			remove := map[string]func(string) error{"Listener": vpc.DeleteListener, "LoadBalancer": vpc.DeleteLoadBalancer, "TargetGroup": vpc.DeleteTargetGroup,
 				"SecurityGroup": vpc.DeleteGroup, "SecurityGroupIngress": vpc.DeleteRule, "SecurityGroupEgress": vpc.DeleteRule}
-			if err := remove[kind[strings.LastIndex(kind, ":")+1:]](physical); err != nil {
+			if strings.HasPrefix(kind, "ElasticLoadBalancing") && !s.Options.LoadBalancers {
+				remove = nil
+			}
+			if remove := remove[kind[strings.LastIndex(kind, ":")+1:]]; remove == nil {
+			} else if err := remove(physical); err != nil {
 				return fmt.Errorf("%s: %w", id, err)
 			}
 			s.mu.Lock()

@@ -22,23 +22,25 @@ import (
 
 // Options of a deployment that no template knows.
 type Options struct {
-	Distribution Distribution
-	Scale        int                                // of time: a second in a script lasts 1/Scale; default 20
-	Files        map[string]string                  // put into every node before it boots
-	NodeFiles    func(m *Machine) map[string]string // more files, for some nodes
-	Delay        func() time.Duration               // between an instance's launch and its first line of user data
-	Hold         Hold                               // of instances that an update replaces
-	LateMetadata bool                               // the metadata service is absent at first, then slow
-	Media        int                                // Media Nodes to begin with; 0: none
-	Masters      int                                // slots that are launched at creation; 0: all four, -1: none
-	Template     func(cfn.Template) cfn.Template    // spoils or changes a copy of the template before it is deployed
-	Row          string                             // of the table, when several runs share one
-	Outages      map[string]int                     // download servers that answer with an HTTP status from the beginning
-	Hangs        []string                           // commands that hang in this scenario, whose limits are scaled therefore
-	Refused      []string                           // calls that AWS is to refuse; any other refusal fails the scenario
-	IamDelay     time.Duration                      // until a change of a role, a policy or an instance profile takes effect
-	Tags         map[string]string                  // of the stack, which CloudFormation hands on
-	StateLag     time.Duration                      // how long the metadata name the old state after a start from the warm pool
+	Distribution  Distribution
+	Scale         int                                // of time: a second in a script lasts 1/Scale; default 20
+	Files         map[string]string                  // put into every node before it boots
+	NodeFiles     func(m *Machine) map[string]string // more files, for some nodes
+	Delay         func() time.Duration               // between an instance's launch and its first line of user data
+	Hold          Hold                               // of instances that an update replaces
+	LateMetadata  bool                               // the metadata service is absent at first, then slow
+	Media         int                                // Media Nodes to begin with; 0: none
+	Masters       int                                // slots that are launched at creation; 0: all four, -1: none
+	Template      func(cfn.Template) cfn.Template    // spoils or changes a copy of the template before it is deployed
+	Row           string                             // of the table, when several runs share one
+	Outages       map[string]int                     // download servers that answer with an HTTP status from the beginning
+	Hangs         []string                           // commands that hang in this scenario, whose limits are scaled therefore
+	Refused       []string                           // calls that AWS is to refuse; any other refusal fails the scenario
+	IamDelay      time.Duration                      // until a change of a role, a policy or an instance profile takes effect
+	Tags          map[string]string                  // of the stack, which CloudFormation hands on
+	LoadBalancers bool                               // run: without, targets have their states and delays, and no traffic
+	Eager         bool                               // what looks every few seconds does so at the scenario's scale, however short that is
+	StateLag      time.Duration                      // how long the metadata name the old state after a start from the warm pool
 }
 
 // Stack is a deployment of a template, with all that AWS knows of it.
@@ -545,7 +547,9 @@ func (s *Stack) moveCurrent(w http.ResponseWriter, r request) {
 func (s *Stack) Destroy() {
 	s.mu.Lock()
 	select {
-	case <-s.done:
+	case <-s.done: // a scenario destroyed it before its end
+		s.mu.Unlock()
+		return
 	default:
 		close(s.done)
 	}

@@ -182,8 +182,11 @@ func TestAbandonedDrain(t *testing.T) {
 		}
 		return m
 	}
-	t.Run("terminated", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1, Scale: 300}, nil, func(t testing.TB, s *Stack) {
+	t.Run("terminated, without the group's policy", func(t *testing.T) {
+		options := Options{Masters: 1, Media: 1, Scale: 300, Template: changed(func(resources map[string]any) {
+			delete(properties(resources, MediaGroup), "InstanceLifecyclePolicy")
+		})}
+		scenario(t, options, nil, func(t testing.TB, s *Stack) {
 			m := abandon(t, s)
 			eventually(t, "its end", is(s, m, "Terminated"))
 			if !m.gone() {
@@ -191,11 +194,8 @@ func TestAbandonedDrain(t *testing.T) {
 			}
 		})
 	})
-	t.Run("retained", func(t *testing.T) {
-		options := Options{Masters: 1, Media: 1, Scale: 300, Template: changed(func(resources map[string]any) {
-			properties(resources, MediaGroup)["InstanceLifecyclePolicy"] = map[string]any{"RetentionTriggers": map[string]any{"TerminateHookAbandon": "retain"}}
-		})}
-		scenario(t, options, nil, func(t testing.TB, s *Stack) {
+	t.Run("retained, as the template has it", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1, Scale: 300}, nil, func(t testing.TB, s *Stack) {
 			m := abandon(t, s)
 			eventually(t, "its retention", is(s, m, "Terminating:Retained"))
 			expect(t, "the instance", m.Shell("echo runs"), "runs")
@@ -211,6 +211,7 @@ func TestAbandonedDrain(t *testing.T) {
 func TestHookTimeouts(t *testing.T) {
 	options := Options{Masters: 1, Media: 2, Scale: 60, Template: changed(func(resources map[string]any) {
 		delays(resources, "600", "MainRtmp")
+		delete(properties(resources, MediaGroup), "InstanceLifecyclePolicy") // what is abandoned is terminated
 		for _, hook := range cfn.List(properties(resources, MediaGroup)["LifecycleHookSpecificationList"]) {
 			if cfn.At(hook, "LifecycleHookName") == "drain" {
 				hook.(map[string]any)["HeartbeatTimeout"] = 30 // 0.5 s; 50 s in all

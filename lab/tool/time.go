@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,9 +16,10 @@ import (
 )
 
 const (
-	clockFile = "/run/lab/clock" // nanoseconds of the lab's time
-	scaleFile = "/etc/lab/scale"
-	hangsFile = "/etc/lab/hangs" // commands that hang in this scenario: their limits are scaled
+	clockFile     = "/run/lab/clock" // nanoseconds of the lab's time
+	scaleFile     = "/etc/lab/scale"
+	leastVariable = "LAB_LEAST"      // of units that look again and again: how long each of their pauses lasts at least
+	hangsFile     = "/etc/lab/hangs" // commands that hang in this scenario: their limits are scaled
 )
 
 // scale is how many seconds of a script pass in one second of the lab's time.
@@ -57,7 +59,11 @@ func sleep(arguments []string) error {
 		}
 		total += d
 	}
-	waitLab(total / time.Duration(scale()))
+	total /= time.Duration(scale())
+	if least, err := time.ParseDuration(os.Getenv(leastVariable)); err == nil {
+		total = max(total, least)
+	}
+	waitLab(total)
 	return nil
 }
 
@@ -68,7 +74,7 @@ func waitLab(d time.Duration) {
 		if left <= 0 {
 			return
 		}
-		time.Sleep(max(left, time.Millisecond))
+		time.Sleep(max(left, 10*time.Millisecond)) // in which steps it passes
 	}
 }
 
@@ -88,10 +94,10 @@ func timeout(arguments []string) error {
 		}
 		at++
 	}
-	if hanging, err := os.ReadFile(hangsFile); err == nil && at+1 < len(arguments) {
-		for _, command := range strings.Fields(string(hanging)) {
-			if limit, err := strconv.Atoi(arguments[at]); err == nil && command == filepath.Base(arguments[at+1]) {
-				arguments[at] = fmt.Sprint(max(1, limit/scale()))
+	if hanging, err := os.ReadFile(hangsFile); err == nil && at+1 < len(arguments) && slices.Contains(strings.Fields(string(hanging)), filepath.Base(arguments[at+1])) {
+		for i, argument := range arguments[:at+1] { // the limit, and how long it waits before it kills
+			if limit, err := strconv.Atoi(argument); err == nil {
+				arguments[i] = fmt.Sprint(max(1, limit/scale()))
 			}
 		}
 	}
