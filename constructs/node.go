@@ -162,7 +162,7 @@ func (n node) header(scope constructs.Construct, masters MasterCluster, props In
 	return append([]bootstrap.Var{
 		bootstrap.Value("REGION", *awscdk.Stack_Of(scope).Region()),
 		bootstrap.Value("URL_SUFFIX", *awscdk.Aws_URL_SUFFIX()),
-		bootstrap.Value("STACK", *awscdk.Aws_STACK_NAME()),
+		bootstrap.Value("STACK", *awscdk.Stack_Of(scope).StackId()), // policies know it by its id
 		bootstrap.Value("CLUSTER", *n.clusterTag),
 		bootstrap.Value("SECRET_ARN", *n.secret.SecretArn()),
 		bootstrap.Value("LOG_GROUP", *n.logs.LogGroupName()),
@@ -205,10 +205,12 @@ func (n node) longest(name string) int {
 	switch name {
 	case "REGION", "URL_SUFFIX": // amazonaws.com.cn has 16
 		return region
-	case "STACK", "LIBRARY":
+	case "LIBRARY":
 		return stack
+	case "STACK":
+		return len("arn:aws-us-gov:cloudformation::123456789012:stack//0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9") + region + stack
 	case "CLUSTER":
-		return len("arn:aws-us-gov:cloudformation::123456789012:stack//0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/") + region + stack + len(n.path)
+		return n.longest("STACK") + 1 + len(n.path)
 	case "MEDIA_SECRET_ARN":
 		return n.longest("SECRET_ARN") + len("Media")
 	case "SLOT":

@@ -177,6 +177,9 @@ func overlap(a, b silence) bool {
 	return a.At.Before(b.At.Add(length(b))) && b.At.Before(a.At.Add(length(a)))
 }
 
+// counted is the silence of a phase without a bound: it is only told.
+const counted = time.Hour
+
 // shortEvery is how often a further call is tried.
 const shortEvery = time.Second
 
@@ -288,7 +291,7 @@ func TestCalls(t *testing.T) {
 	during("health checks of TURN and RTMPS fail for a minute", 250*time.Millisecond, 0, func() {
 		must(s.FailHealthChecks("MainRtmp", true))
 		must(s.FailHealthChecks("TurnTurn", true))
-		time.Sleep(time.Minute / 2)
+		time.Sleep(time.Minute)
 		must(s.FailHealthChecks("MainRtmp", false))
 		must(s.FailHealthChecks("TurnTurn", false))
 	})
@@ -304,6 +307,30 @@ func TestCalls(t *testing.T) {
 		must(s.RestoreZone(region + "d"))
 	})
 	reachable(t, s, map[string][]*Machine{"MainMasters": masters})
+	serving := map[bool]string{true: "MainMasters", false: "MainMastersTls"}
+	update := func(changes map[string]any) {
+		if err := s.Update(changes); err != nil {
+			t.Error(err)
+		}
+		for slot := range masters {
+			masters[slot] = s.Machine(Group(slot + 1))
+		}
+		reachable(t, s, map[string][]*Machine{serving[changes["TurnDomainName"] != ""]: masters})
+	}
+	during("an update rolls all four masters", 2*time.Second, 1, func() { update(map[string]any{"DiskSize": 60}) })
+	// Counted: calls that are relayed by TURN end with its load balancer, and each change of the domain rolls the masters.
+	during("TURN's domain is taken away", counted, 100, func() { update(map[string]any{"TurnDomainName": "", "TurnCertificateARN": ""}) })
+	during("TURN's domain comes back", counted, 100, func() { update(change) })
+	s.Domain(turnDomain, "TurnLoadBalancer")
+	during("a Media Node drains for scale-in", 250*time.Millisecond, 0, func() {
+		s.ScaleIn(s.fleet()[0])
+		time.Sleep(15 * time.Second)
+	})
+	during("an instance refresh drains all Media Nodes", 250*time.Millisecond, 0, func() {
+		owner(t, s, "StartInstanceRefresh", "AutoScalingGroupName", s.Machine(MediaGroup).tags[groupTag], "Preferences.MinHealthyPercentage", "100", "Preferences.MaxHealthyPercentage", "200")
+		eventually(t, "a new Media Node beside those that drain", func() bool { return len(s.fleet()) == 1 && s.Refresh(MediaGroup) == "InProgress" })
+		time.Sleep(10 * time.Second)
+	})
 	r := long.result(t, true)
 	figures("six calls around which all of this happens", r)
 	if r.Packets.Lost > 0 || r.Packets.Received == 0 {
@@ -315,6 +342,42 @@ func TestCalls(t *testing.T) {
 		if longest > p.silence || float64(failed) > float64(tried)*p.failed/100 {
 			t.Errorf("%s: a silence of %s, %d of %d calls failed: %s", p.name, longest, failed, tried, strings.Join(reasons, "; "))
 		}
+	}
+	eventually(t, "the end of the refresh", func() bool { return s.Refresh(MediaGroup) == "Successful" })
+}
+
+// TestCallsInEveryLayout of docs/layouts.md, from clients in the internet: without limits where Media Nodes have public addresses, and with 443/TCP alone.
+func TestCallsInEveryLayout(t *testing.T) {
+	for name, c := range map[string]struct {
+		change map[string]any
+		direct bool
+	}{
+		// With a domain of its own for TURN, 443 leads to the masters' API, else to where TURN and HTTP are told apart.
+		"1 all public, TURN on the main domain": {map[string]any{}, true},
+		"2 private Master Nodes":                {map[string]any{"LoadBalancerSubnets": subnets, "OpenViduMasterNodeSubnets": private}, true},
+		"3 all private":                         {map[string]any{"LoadBalancerSubnets": subnets, "OpenViduMasterNodeSubnets": private, "OpenViduMediaNodeSubnets": private}, false},
+		"4 all private, TURN with a domain of its own": {map[string]any{"LoadBalancerSubnets": subnets, "OpenViduMasterNodeSubnets": private, "OpenViduMediaNodeSubnets": private,
+			"TurnDomainName": turnDomain, "TurnCertificateARN": importCertificate(turnDomain)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := deployed(t, Options{Masters: 1, Media: 1, Scale: 60, LoadBalancers: true, Files: map[string]string{"etc/lab/openvidu": livekit}}, c.change)
+			ready(t, s, 0, 1)
+			s.Domain(domain, "MainLoadBalancer")
+			targets := map[string][]*Machine{"MainMastersTls": {s.Machine(Group(1))}}
+			if c.change["TurnDomainName"] != nil {
+				s.Domain(turnDomain, "TurnLoadBalancer")
+				targets = map[string][]*Machine{"MainMasters": {s.Machine(Group(1))}, "TurnTurn": s.fleet()}
+			}
+			reachable(t, s, targets)
+			for kind, options := range map[string]vpcnet.ClientOptions{"any client": {}, "443/TCP alone": {OnlyHTTPS: true}} {
+				if kind == "any client" && !c.direct {
+					continue
+				}
+				client, environment := caller(t, s, strings.Fields(kind)[0][:3], options)
+				calls := start(client, environment, filepath.Join(bin, "call"), "-url", "wss://"+domain, "-room", "layout", "-video", "200", "-duration", "10s", "-join-timeout", "30s")
+				unharmed(t, "layout "+name+": "+kind, calls.result(t, false))
+			}
+		})
 	}
 }
 

@@ -100,14 +100,12 @@ var resources = map[string]map[string]called{
 		return arns
 	}},
 	"cloudformation": {"stack": func(s *Stack, r request) []string {
-		switch name := r.text("StackName"); {
-		case name == s.name:
-			return []string{s.id}
-		case name == "" || strings.HasPrefix(name, "arn:"):
-			return each("", "StackName")(s, r)
-		default:
-			return []string{arn("cloudformation", "stack/"+name+"/00000000-0000-0000-0000-000000000000")}
+		// By its name a stack has an ARN that no policy with its id fits: refusals quote stack/NAME/* (awslabs/ecs-refarch-continuous-deployment,
+		// issue 21; aws-parallelcluster, issue 754).
+		if name := r.text("StackName"); name != "" && !strings.HasPrefix(name, "arn:") {
+			return []string{arn("cloudformation", "stack/"+name+"/*")}
 		}
+		return each("", "StackName")(s, r)
 	}},
 	"cloudwatch": {"alarm": each(arn("cloudwatch", "alarm:"), "AlarmName", "AlarmNames")},
 	"ec2": {

@@ -82,8 +82,10 @@ redact() {
     grep ' == ' || :
   else
     # The empty line keeps the first file from being empty, which awk could not tell from the second.
-    awk 'NR==FNR{if(length>5)s[$0];next}
-{for(k in s)while(i=index($0,k))$0=substr($0,1,i-1)"***"substr($0,i+length(k));print}' <(echo && echo "$known") -
+    # The longest first: one may be part of another.
+    awk 'NR==FNR{if(length>5)s[n++]=$0;next}
+{for(j=0;j<n;j++)while(i=index($0,s[j]))$0=substr($0,1,i-1)"***"substr($0,i+length(s[j]));print}' \
+      <(echo && awk '{print length,$0}' <<<"$known" | sort -rn | cut -d ' ' -f 2-) -
   fi
 }
 
@@ -194,7 +196,8 @@ install_packages() {
   fi
 }
 
-# apt_settled: what was cut off is finished, and apt-get, OpenVidu's installer's too, waits for unattended-upgrades. Its log has no progress bars.
+# apt_settled: what was cut off is finished, and apt-get, OpenVidu's installer's too, waits while unattended-upgrades installs. For the lock
+# of the package lists it cannot wait; there the tries help. Its log has no progress bars.
 apt_settled() {
   export DEBIAN_FRONTEND=noninteractive
   echo 'DPkg::Lock::Timeout "600"; DPkg::Use-Pty "0";' >/etc/apt/apt.conf.d/90openvidu
@@ -223,14 +226,15 @@ fetch_library() {
   local part
   for ((part = 1; part <= LIBRARY_PARTS; part++)); do
     aws ssm get-parameter --name "$LIBRARY/$part" --query Parameter.Value || return
-  done | base64 -d | gunzip >"$LOADED" && sync "$LOADED" || return
-  known_library || die "SHA-256 of the boot library is $(sha256sum <"$LOADED"), not $LIBRARY_SHA256"
+  done | base64 -d | gunzip >"$LOADED" && sync "$LOADED"
 }
 
 load_library() {
   known_library || {
+    retry 30 10 fetch_library || return
+    known_library || die "the boot library in $LIBRARY has the SHA-256 $(sha256sum <"$LOADED"), not $LIBRARY_SHA256" || return
     # shellcheck source=/dev/null
-    retry 30 10 fetch_library && . "$LOADED" || return
+    . "$LOADED"
   }
   install_services
 }
@@ -246,6 +250,11 @@ main() {
   umask 077
   exec >>"$RAW" 2>&1
   umask 022 # what OpenVidu installs is read by its services' users
+  # A service whose library is gone: the boot loads it again.
+  [[ -z ${1:-} ]] || declare -F "$1" >/dev/null || {
+    say "no library, no $1"
+    exit 1
+  }
   trap 'failed $? $LINENO "$BASH_COMMAND"' ERR
   case ${1:-} in
     '') install_units ;;

@@ -24,6 +24,7 @@ unhealthy() {
 # end_launch RESULT: Auto Scaling waits for this word before the node counts, or is stopped in the warm pool; after a reboot nobody does.
 # It is repeated for the hour that the hook lives.
 end_launch() {
+  command -v aws >/dev/null || return # the boot is tried again
   retry 180 20 answered 'No active Lifecycle Action' hook complete-lifecycle-action "$READY_HOOK" --lifecycle-action-result "$1"
 }
 
@@ -41,8 +42,8 @@ boot() {
   step install_tools
   step load_library
   step ship_logs
+  [[ -e $STATE/installed && ! -e $STATE/warm ]] || step read_secret
   if [[ ! -e $STATE/installed ]] || outdated; then
-    step read_secret
     step download_installer media
     step install_docker
     step install_media

@@ -102,6 +102,8 @@ func TestLogTellsNoCredential(t *testing.T) {
 	expect(t, "a first boot", run(t, "", ""), `== one|plain-one|it is $quoted|it's "two"|from-the-secret| line plain-one`)
 	expect(t, "with the secret", run(t, "", trusted+`SECRET='{"REDIS_PASSWORD":"from-the-secret","DOMAIN_NAME":"plain-one","LIVEKIT_API_KEY":"line"}'`),
 		`== one|plain-one|it is $quoted|it's "two"|***| line plain-one`)
+	expect(t, "with one credential in another", run(t, "", trusted+`SECRET='{"A_PASSWORD":"plain-","B_PASSWORD":"plain-one","C_PASSWORD":"in-one"}'`),
+		`== one|***|it is $quoted|it's "two"|from-the-secret| line ***`)
 	expect(t, "with the configuration", run(t, env, trusted), `== one|***|***|***|from-the-secret| line ***`)
 	expect(t, "with neither", run(t, "", trusted), `== one`)
 }
@@ -311,7 +313,40 @@ func TestProceduresOfOpenViduFindTheirScripts(t *testing.T) {
 		t.Errorf("the configuration is\n%s", read(t, env))
 	}
 	expect(t, "the dashboard's address", secretOf(t, root, "main")["DASHBOARD_URL"], "https://new.example.com/dashboard/")
-	expect(t, "what systemd was told", read(t, filepath.Join(root, "systemctl")), "stop openvidu\nstart openvidu\n")
+	expect(t, "what systemd was told", read(t, filepath.Join(root, "systemctl")), "restart openvidu\n")
+
+	// A secret that cannot be read stops nothing.
+	if _, err := call(t, root, "master", "fetch_secret() { return 1; }; main tool restart"); err == nil {
+		t.Error("it restarted without the secret, and did not say so")
+	}
+	expect(t, "what systemd was told without a secret", read(t, filepath.Join(root, "systemctl")), "restart openvidu\n")
+}
+
+// Neither does a damaged secret damage the other, nor does the version before it, the way back, lose its place.
+func TestMastersHandNoLossOn(t *testing.T) {
+	root := secretNode(t, `{"REDIS_PASSWORD":"","OPENVIDU_VERSION":null,"INSTALLER_MEDIA_3.9.0":"sum"}`, `{"REDIS_PASSWORD":"good","OPENVIDU_VERSION":"3.9.0"}`)
+	if _, err := call(t, root, "master", "fetch_secret && share"); err != nil {
+		t.Error(err)
+	}
+	expect(t, "what Media Nodes read", fmt.Sprint(secretOf(t, root, "media")), "map[INSTALLER_MEDIA_3.9.0:sum OPENVIDU_VERSION:3.9.0 REDIS_PASSWORD:good]")
+	if _, err := call(t, root, "master", "main tool store_secret save KEY value"); err == nil {
+		t.Error("a value was stored in a damaged secret")
+	}
+	expect(t, "the version of the damaged secret", strings.TrimSpace(read(t, filepath.Join(root, "secrets/main/current"))), "v0")
+}
+
+// A service that needs the library, without it, is no failure of the node; and a program of the same name is not its service.
+func TestServicesWaitForTheirLibrary(t *testing.T) {
+	root := testNode(t, map[string]string{"watch": `touch "$ROOT/ran"`, "curl": `touch "$ROOT/told"`, "aws": `touch "$ROOT/told"`})
+	output, err := call(t, root, "media", "export ROOT; unset -f watch; known_library() { return 1; }; main watch")
+	if err == nil || strings.Contains(output, "ready") {
+		t.Errorf("%q, %v", output, err)
+	}
+	for _, name := range []string{"ran", "told"} {
+		if _, err := os.Stat(filepath.Join(root, name)); err == nil {
+			t.Errorf("the program of that name %s", name)
+		}
+	}
 }
 
 // Rounds of the watchdog are 20 seconds; each word of the story is so many of one kind: 50:0 are 50 healthy ones, 15:7 are 15 with curl's code 7.
@@ -365,8 +400,14 @@ busy() { return 1; }
 			}
 		})
 	}
+	// Sums that have more than 31 bits, with whatever awk the node has.
 	root := testNode(t, nil)
-	output, err := call(t, root, "media", "busy || :; BUSY=(0 0); if busy; then echo busy; else echo idle; fi; all=${BUSY[1]}; BUSY=(${BUSY[0]} 0); if busy; then echo busy; fi")
+	write(t, filepath.Join(root, "stat"), "cpu 9000000000 0 0 4000000000 0 0 0 0 0 0\n")
+	output, err := call(t, root, "media", `eval "$(declare -f busy | sed "s#/proc/stat#$ROOT/stat#")"; BUSY=(3999999990 12999999900); if busy; then echo busy; else echo "idle ${BUSY[*]}"; fi`)
+	if err != nil || output != "idle 4000000000 13000000000\n" {
+		t.Errorf("%q, %v", output, err)
+	}
+	output, err = call(t, root, "media", "busy || :; BUSY=(0 0); if busy; then echo busy; else echo idle; fi; all=${BUSY[1]}; BUSY=(${BUSY[0]} 0); if busy; then echo busy; fi")
 	if err != nil || !strings.HasSuffix(output, "busy\n") {
 		t.Errorf("%q, %v", output, err)
 	}

@@ -88,6 +88,8 @@ gpgkey=file:///etc/openvidu-docker.asc
 REPO
     version=${wanted:+-$wanted}
   else
+    install_tools gpg:gnupg
+    install -d -m 755 /etc/apt/keyrings
     # Under the names that Docker's own script gives them: an image may bring both.
     trusted_key https://download.docker.com/linux/ubuntu/gpg /etc/apt/keyrings/docker.asc "$DOCKER_APT_KEY"
     # shellcheck disable=SC1091

@@ -8,13 +8,16 @@ STAGE=/run/openvidu-volume
 
 install_services() {
   local tool
-  mkdir -p /etc/systemd/system/openvidu.service.d /etc/systemd/networkd.conf.d
+  local networkd=/etc/systemd/networkd.conf.d/90-openvidu.conf
+  mkdir -p /etc/systemd/system/openvidu.service.d "${networkd%/*}"
   # OpenVidu must never start on the empty directory below the volume.
   printf '[Unit]\nAssertPathIsMountPoint=/opt/openvidu\nRequiresMountsFor=/opt/openvidu\n' \
     >/etc/systemd/system/openvidu.service.d/volume.conf
-  # networkd, when it restarts, would sweep away the source routing set up below.
-  printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' \
-    >/etc/systemd/networkd.conf.d/90-openvidu.conf
+  # networkd, when it reconfigures an interface, would sweep away the source routing set up below. It reads this at its start alone.
+  [[ -e $networkd ]] || {
+    printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' >"$networkd"
+    systemctl try-restart systemd-networkd
+  }
   unit openvidu-routes routes $'Restart=always\nRestartSec=5'
   # OpenVidu's update script and its procedures for clusters on AWS call these by name, with these arguments.
   for tool in store_secret get_value_from_{secret,config} update_{config_from_secret,secret_from_config} restart check_app_ready; do
@@ -61,12 +64,17 @@ route_interface() {
   done
 }
 
-# routes: whatever reloads an interface takes its addresses and routes away.
+# routes: whatever reloads an interface takes its addresses and routes away. They are put back at once: a connection that is opened in
+# between leaves from the address that dies with the instance.
 routes() {
+  local code=0
   trap - ERR
   set +e
-  while sleep 15; do
+  ip monitor address route rule | while ((code == 0 || code > 128)); do # a time-out, no end of input
     MAC=$(cat "$STATE/mac") && find_interface && route_interface
+    while read -rt 1; do :; done # what that changed
+    read -rt 15
+    code=$?
   done 2>/dev/null
 }
 
@@ -213,13 +221,18 @@ share() {
   local EDITED=1 keys
   while [[ -n $EDITED ]]; do
     EDITED=
-    keys=$(jq -c 'with_entries(select(.key|test("^(REDIS_PASSWORD|OPENVIDU_VERSION|INSTALLER_.*)$")))' <<<"$SECRET") &&
-      edit "$MEDIA_SECRET_ARN" '.+$keys' --argjson keys "$keys" || return
+    keys=$(jq -c 'with_entries(select((.key|test("^(REDIS_PASSWORD|OPENVIDU_VERSION|INSTALLER_.*)$")) and (.value//"")!=""))' <<<"$SECRET") &&
+      KEYS=$keys edit "$MEDIA_SECRET_ARN" '.+($ENV.KEYS|fromjson)' || return
     [[ -z $EDITED ]] || fetch_secret || return
   done
 }
 
-change() { edit "$SECRET_ARN" "$@" && fetch_secret && share; }
+# change FILTER JQ-OPTION…: what is written on a damaged secret would take the place of the previous version, which is the way back.
+change() {
+  edit "$SECRET_ARN" 'def lost: [to_entries[]|select((.key|test("PASSWORD$|^(MINIO|LIVEKIT_API|MONGO_REPLICA_SET)_")) and (.value//"")=="").key];
+if lost==[] then '"$1"' else error("the secret holds an empty \(lost|join(", ")): restore its previous version first") end' "${@:2}" &&
+    fetch_secret && share
+}
 
 # store_secret save KEY VALUE | generate KEY [PREFIX] [LENGTH]: prints what it stored.
 store_secret() {
@@ -231,8 +244,8 @@ store_secret() {
     *) die 'store_secret.sh save, or generate' ;;
   esac
   # What no file of the configuration can hold is not stored either.
-  jq -n "$QUOTED"'$v|quoted($k)' --arg k "$2" --arg v "$value" >/dev/null
-  change '.[$k]=$v' --arg k "$2" --arg v "$value"
+  VALUE=$value jq -n "$QUOTED"'$ENV.VALUE|quoted($k)' --arg k "$2" >/dev/null # no argument: every process of the node sees those
+  VALUE=$value change '.[$k]=$ENV.VALUE' --arg k "$2"
   printf '%s\n' "$value"
 }
 
@@ -255,19 +268,15 @@ take_settings() {
   local file=$OPENVIDU/config/$1 key value
   for key in "${@:2}"; do
     value=$(get_value_from_config "$key" "$file")
-    [[ $value == none ]] || TAKEN+=(--arg "$key" "$value")
+    [[ $value == none ]] || TAKEN=$(VALUE=$value jq -c --arg k "$key" '.[$k]=$ENV.VALUE' <<<"$TAKEN")
   done
 }
 
 update_secret_from_config() {
-  local TAKEN=()
-  settings take_settings && change '.+$ARGS.named' "${TAKEN[@]}"
+  local TAKEN='{}'
+  settings take_settings && TAKEN=$TAKEN change '.+($ENV.TAKEN|fromjson)'
 }
 
-restart() {
-  systemctl stop openvidu
-  update_config_from_secret
-  systemctl start openvidu
-}
+restart() { update_config_from_secret && systemctl restart openvidu; }
 
 check_app_ready() { answers 180 http://127.0.0.1:7880/health/caddy; }

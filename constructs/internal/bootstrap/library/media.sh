@@ -22,7 +22,7 @@ pull_images() {
 }
 
 # A stopped node may have been installed for another release than the cluster's of today.
-outdated() { [[ -e $STATE/warm ]] && read_secret && [[ $(<"$STATE/warm") != "$(secret OPENVIDU_VERSION)" ]]; }
+outdated() { [[ -e $STATE/warm && $(<"$STATE/warm") != "$(secret OPENVIDU_VERSION)" ]]; }
 
 # Any master will do: OpenVidu itself waits for the others.
 masters_answer() {
@@ -51,11 +51,11 @@ wait_for_masters() { retry 90 10 masters_answer; } # half an hour, also when eac
 
 apply_settings() { put_settings node/media_node.env REDIS_PASSWORD; }
 
-# busy: has the CPU been idle for less than a twentieth of the time since it was asked last?
+# busy: mawk prints big sums as floating-point numbers unless told otherwise. Has the CPU been idle for less than a twentieth of the time since it was asked last?
 BUSY=(0 0)
 busy() {
   local idle all
-  read -r idle all < <(awk '{for(i=2;i<9;i++)all+=$i;print $5+$6,all;exit}' /proc/stat)
+  read -r idle all < <(awk '{for(i=2;i<9;i++)all+=$i;printf"%.0f %.0f\n",$5+$6,all;exit}' /proc/stat)
   local was=("${BUSY[@]}")
   BUSY=("$idle" "$all")
   (((idle - was[0]) * 20 < all - was[1]))
