@@ -1350,7 +1350,7 @@ func TestUserDataFitsWithTheLongestValues(t *testing.T) {
 func TestUserDataGivesTheNodeItsValues(t *testing.T) {
 	ips := "10.100.111.201 10.100.121.202 10.100.131.203 10.100.141.204"
 	common := map[string]string{
-		"REGION": "ap-southeast-1", "URL_SUFFIX": "amazonaws.com", "STACK": "openvidu-production-frankfurt", "MASTER_IPS": ips, "BEFORE_START": "",
+		"REGION": "ap-southeast-1", "URL_SUFFIX": "amazonaws.com", "STACK": "arn:aws:cloudformation:ap-southeast-1:123456789012:stack/openvidu-production-frankfurt/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "MASTER_IPS": ips, "BEFORE_START": "",
 		"INSTALL_FLAGS": "--force-utc-timezone,--a=b", "REQUIRE_SAME_INSTALLER": "false", "BLOCK_CONTAINER_METADATA": "false",
 		"CLUSTER":       "arn:aws:cloudformation:ap-southeast-1:123456789012:stack/openvidu-production-frankfurt/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/Master",
 		"LOG_GROUP":     "openvidu-production-frankfurt-MasterInfoLogs-AbCdEfGhIjKl",

@@ -42,7 +42,9 @@ boot() {
   step install_tools
   step load_library
   step ship_logs
-  [[ -e $STATE/installed && ! -e $STATE/warm ]] || step read_secret
+  if [[ ! -e $STATE/installed || -e $STATE/warm ]]; then
+    step read_secret
+  fi
   if [[ ! -e $STATE/installed ]] || outdated; then
     step download_installer media
     step install_docker
