@@ -49,7 +49,7 @@ type ClusterAlarmsProps struct {
 	Condition awscdk.CfnCondition
 }
 
-// ClusterAlarms tell of what a cluster does not mend by itself: Master Nodes or Media Nodes that stay away, a data volume
+// ClusterAlarms tell of what a cluster does not heal by itself: Master Nodes or Media Nodes that stay away, a data volume
 // that is nearly full, a drain longer than 4 hours, a certificate that is not renewed. Each alarm's description says what it
 // means and what to do.
 //
@@ -165,7 +165,7 @@ func (a *clusterAlarms) add(id string, when awscdk.CfnCondition, props *awscloud
 
 func (a *clusterAlarms) addExpiry(id string, when awscdk.CfnCondition, certificate awscertificatemanager.ICertificate) {
 	a.add(id, when, &awscloudwatch.AlarmProps{
-		AlarmDescription:   jsii.String("This certificate expires within 30 days. Mend its DNS validation record, or import a new one."),
+		AlarmDescription:   jsii.String("This certificate expires within 30 days. Repair its DNS validation record, or import a new one."),
 		Metric:             certificate.MetricDaysToExpiry(nil),
 		ComparisonOperator: awscloudwatch.ComparisonOperator_LESS_THAN_THRESHOLD,
 		Threshold:          jsii.Number(expiryDays),

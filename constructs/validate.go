@@ -34,9 +34,9 @@ type problems []string
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
 
 // required reports a prop that was left out; it tells whether the prop is there.
-func (p *problems) required(prop string, missing bool, mend string) {
+func (p *problems) required(prop string, missing bool, fix string) {
 	if missing {
-		p.add("%s is required: %s", prop, mend)
+		p.add("%s is required: %s", prop, fix)
 	}
 }
 

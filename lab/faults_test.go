@@ -203,7 +203,7 @@ func TestFaultsThatStayAreNamed(t *testing.T) {
 			s.Machine(Group(1)).put("etc/lab/unhealthy", "9999")
 			cutPower(s)
 			failure(t, s, "MasterReady", "healthy failed", "503")
-			// systemd tries again: what mends itself needs nobody.
+			// systemd tries again: what heals by itself needs nobody.
 			signals := len(s.Signals("MasterReady"))
 			s.Machine(Group(1)).put("etc/lab/unhealthy", "0")
 			eventually(t, "ready after all", func() bool {

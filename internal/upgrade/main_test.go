@@ -27,11 +27,11 @@ func present(t *testing.T) cfn.Template {
 	return template
 }
 
-// notes of an update from the present template to one that mend made of it, as "id effect because".
-func notes(t *testing.T, mend func(resources map[string]any, template cfn.Template)) map[string]string {
+// notes of an update from the present template to one that spoil made of it, as "id effect because".
+func notes(t *testing.T, spoil func(resources map[string]any, template cfn.Template)) map[string]string {
 	t.Helper()
 	template := present(t)
-	mend(template.Section("Resources"), template)
+	spoil(template.Section("Resources"), template)
 	changes, err := compare(present(t), template)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestUpdates(t *testing.T) {
 		"OpenViduMasterNodeASG4": words[rolled] + ": LaunchTemplate",
 	}
 	for name, c := range map[string]struct {
-		mend  func(resources map[string]any, template cfn.Template)
+		spoil  func(resources map[string]any, template cfn.Template)
 		want  map[string]string
 		alone bool // nothing else changes
 	}{
@@ -115,7 +115,7 @@ func TestUpdates(t *testing.T) {
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := notes(t, c.mend)
+			got := notes(t, c.spoil)
 			for id, want := range c.want {
 				if got[id] != want {
 					t.Errorf("%s: %q, want %q", id, got[id], want)
