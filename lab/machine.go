@@ -135,7 +135,7 @@ func (m *Machine) create(userData string) {
 	put("etc/lab/node", m.Id+"\n", 0o644)
 	put("etc/udev/rules.d/10-lab.rules", fmt.Sprintf(volumeRules, m.Id), 0o644)
 	put("etc/systemd/system/systemd-udev-trigger.service.d/lab.conf",
-		fmt.Sprintf("[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block --sysattr-match=loop/backing_file=*/%s/vol-*\n", m.Id), 0o644)
+		fmt.Sprintf("[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=block --attr-match=loop/backing_file=*/%s/vol-*\n", m.Id), 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
 	put("etc/lab/hangs", strings.Join(options.Hangs, " "), 0o644)
 	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.

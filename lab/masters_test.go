@@ -274,9 +274,24 @@ func cutPower(s *Stack) {
 // reboot cuts the power, too: what a node needs is on its disks.
 func reboot(t testing.TB, s *Stack) {
 	t.Helper()
+	quiet(t, s, 1)
 	signals := len(s.Signals("MasterReady"))
 	cutPower(s)
-	eventually(t, "ready again", func() bool { return len(s.Signals("MasterReady")) > signals })
+	readyAgain(t, s, signals)
+}
+
+// readyAgain waits for slot 1 to say that it is ready, after so many signals of all slots. A boot that fails is another's word.
+func readyAgain(t testing.TB, s *Stack, signals int) {
+	t.Helper()
+	id := s.Machine(Group(1)).Id
+	eventually(t, "ready again", func() bool {
+		return slices.ContainsFunc(s.Signals("MasterReady")[signals:], func(signal Signal) bool {
+			if signal.Data == id && signal.Status != "SUCCESS" {
+				t.Fatalf("the next boot failed: %s", signal.Reason)
+			}
+			return signal.Data == id
+		})
+	})
 }
 
 func TestRebootAppliesTheSecret(t *testing.T) {

@@ -103,6 +103,7 @@ func TestMastersSpeakFromTheirFixedIps(t *testing.T) {
 		ready(t, s, 1, 2, 3, 4)
 		fixed := strings.Split(masterIps(s), ",")
 		for slot := 1; slot <= 4; slot++ {
+			checkMaster(t, s, slot)
 			m, others := s.Machine(Group(slot)), slices.Clone(fixed)
 			others = slices.Delete(others, slot-1, slot)
 			slices.Sort(others)
