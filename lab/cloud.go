@@ -257,6 +257,7 @@ func (c *Cloud) newKey(source cfn.Template) cfn.Template {
 	gpg("--quick-gen-key", "lab", "ed25519", "sign", "never")
 	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
 	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
+	defer mustRun("gpgconf", "--homedir", filepath.Join(c.Dir, "gpg"), "--kill", "all") // gpg leaves its agent behind
 	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
 	changed, err := packed.Rewrite(source, func(script string) string { return publishers.ReplaceAllString(script, "${1}_KEY="+fingerprint) })
 	must(err)
