@@ -47,7 +47,7 @@ var spoils = []spoil{
 	{name: "marker written before the copy", old: `cp -a "$OPENVIDU/." "$STAGE/"`, new: `: >"$complete"; sync -f "$STAGE"; cp -a "$OPENVIDU/." "$STAGE/"`,
 		scenario: "TestPowerCutsLoseNothing/first_life,_half-way", says: `files that were copied|slot 1 is|failed at line`},
 	{name: "formatting without looking", old: `found=$(blkid -p -o export "$DEVICE") || code=$?`, new: `mkfs.xfs -q -f -L openvidu "$DEVICE";return`,
-		scenario: "TestVolumesThatAreNotBlankAreLeftAsTheyAre/ext4|TestAllMastersKilledAtOnce", says: `recording of slot \d is`},
+		scenario: "TestVolumesThatAreNotBlankAreLeftAsTheyAre/ext4|TestKilledMastersComeBack", says: `recording of slot \d is`},
 	{name: "a drain without heartbeats", old: `hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'`, new: ":",
 		scenario: "TestMediaNodes/drain_waits", says: `CUT CALLS`},
 	{name: "SIGQUIT not sent", old: `kill -QUIT "$pid"`, new: ":",
@@ -96,7 +96,7 @@ var spoils = []spoil{
 	{name: "ready is said before health is known", old: "step healthy http://127.0.0.1:7880/health/caddy\nstep signal SUCCESS ready", new: "step signal SUCCESS ready\nstep healthy http://127.0.0.1:7880/health/caddy",
 		scenario: "TestFaultsThatStayAreNamed/health$", says: `said that it is ready`},
 	{name: "no waiting for the interface", old: "retry 90 10 attach_interface", new: "attach_interface",
-		scenario: "TestKilledMasterComesBack", says: `attach_fixed_ip failed`},
+		scenario: "TestKilledMastersComeBack", says: `attach_fixed_ip failed`},
 	{name: "masters update without waiting for each other", scenario: "TestUpdateReplacesOneMasterAtATime", says: `slots \[\d \d.*were down at the same time`,
 		change: func(resources map[string]any) int {
 			changed := 0
