@@ -171,8 +171,14 @@ exports.handler = async (event) => {
 			})
 		})
 	}
-	t.Run("tags that the metadata cannot show", func(t *testing.T) {
-		scenario(t, Options{Masters: -1, Tags: map[string]string{"Cost Center": "42", "team": "video"}, Scale: 60, Template: listening}, nil, func(t testing.TB, s *Stack) {
+	tags := map[string]string{"Cost Center": "42", "team": "video"}
+	t.Run("tags that the metadata cannot show, were they asked to", func(t *testing.T) {
+		shown := func(template cfn.Template) cfn.Template {
+			return changed(func(resources map[string]any) {
+				cfn.At(resources["OpenViduMediaNodeLaunchTemplate"], "Properties", "LaunchTemplateData", "MetadataOptions").(map[string]any)["InstanceMetadataTags"] = "enabled"
+			})(listening(template))
+		}
+		scenario(t, Options{Masters: -1, Tags: tags, Scale: 60, Template: shown}, nil, func(t testing.TB, s *Stack) {
 			go s.Launch(MediaGroup)
 			eventually(t, "two events", func() bool { return len(heard(s)) >= 2 })
 			says := `'Cost Center' is not a valid tag key. Tag keys must match pattern ([0-9a-zA-Z\\-_+=,.@:]{1,255}), and must not be a reserved name ('.', '..', '_index'). Launching EC2 instance failed.`
@@ -180,6 +186,13 @@ exports.handler = async (event) => {
 			if s.Machine(MediaGroup) != nil {
 				t.Error("an instance was launched")
 			}
+		})
+	})
+	t.Run("the same tags, as the template has it, fail nothing", func(t *testing.T) {
+		scenario(t, Options{Masters: 1, Media: 1, Tags: tags, Template: listening}, nil, func(t testing.TB, s *Stack) {
+			ready(t, s, 0, 1)
+			expect(t, "tag", s.Machine(MediaGroup).tags["Cost Center"], "42")
+			expect(t, "events", strings.Join(heard(s), "\n"), "")
 		})
 	})
 	t.Run("a launch that is abandoned", func(t *testing.T) {

@@ -258,6 +258,7 @@ func (c *Cloud) newKey(source cfn.Template) cfn.Template {
 	gpg("--quick-gen-key", "lab", "ed25519", "sign", "never")
 	gpg("--armor", "-o", filepath.Join(c.Dir, "key.gpg"), "--export")
 	gpg("-o", filepath.Join(c.Dir, "key.sig"), "--detach-sign", filepath.Join(tree, "archive", "amazon-cloudwatch-agent_1.300.deb"))
+	defer mustRun("gpgconf", "--homedir", filepath.Join(c.Dir, "gpg"), "--kill", "all") // gpg leaves its agent behind
 	fingerprint := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindStringSubmatch(gpg("--with-colons", "--list-keys"))[1]
 	// A repository of apt's, as Docker's is laid out: Debian wiki, DebianRepository/Format.
 	packages, err := os.ReadFile(filepath.Join(tree, "archive", "Packages"))

@@ -51,7 +51,7 @@ func TestVolumeThatIsAbsentAtAReboot(t *testing.T) {
 			return 0, ""
 		})
 		must(m.PowerOn())
-		eventually(t, "ready again", func() bool { return len(s.Signals("MasterReady")) > signals })
+		readyAgain(t, s, signals)
 		checkKept(t, s, 1)
 		if files := below(t, m); len(files) > 0 {
 			t.Errorf("written to the root disk: %v", files)

@@ -180,7 +180,7 @@ func TestFaultsThatStayAreNamed(t *testing.T) {
 		scenario(t, Options{Masters: -1, Scale: 200}, nil, func(t testing.TB, s *Stack) {
 			s.Serve(func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusNotFound) })
 			s.Launch(Group(1))
-			failure(t, s, "MasterReady", "master-1", "install_master failed", "404")
+			failure(t, s, "MasterReady", "master-1", "download_installer failed", "404")
 		})
 	})
 	t.Run("installer, without telling a credential", func(t *testing.T) {

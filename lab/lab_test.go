@@ -143,19 +143,43 @@ func outside() int {
 	return 0
 }
 
-// prepare brings what the lab cannot fetch from inside its own network.
-func prepare() {
-	var missing []string
-	for command, from := range map[string]string{"moto_server": "pip install 'moto[server]'", "aws": "pip install awscli", "node": "nodejs", "npm": "npm", "ip": "iproute2", "nsenter": "util-linux",
-		"losetup": "mount", "mkfs.xfs": "xfsprogs", "mkfs.ext4": "e2fsprogs", "xfs_io": "xfsprogs", "jq": "jq", "curl": "curl", "python3": "python3", "mmdebstrap": "mmdebstrap",
-		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables", "gpg": "gpg"} {
-		if _, err := exec.LookPath(command); err != nil {
-			missing = append(missing, fmt.Sprintf("%s (%s)", command, from))
+// What the lab runs, by the package of Debian or of pip that brings it.
+var (
+	debianTools = map[string]string{"node": "nodejs", "npm": "npm", "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "losetup": "mount", "sysctl": "procps",
+		"mkfs.xfs": "xfsprogs", "xfs_io": "xfsprogs", "mkfs.ext4": "e2fsprogs", "jq": "jq", "curl": "curl", "python3": "python3", "mmdebstrap": "mmdebstrap",
+		"dpkg-scanpackages": "dpkg-dev", "haproxy": "haproxy", "nft": "nftables", "gpg": "gpg", "gpgconf": "gpgconf"}
+	pipTools = map[string]string{"moto_server": "'moto[server]'", "aws": "awscli"}
+)
+
+// missing names all tools that are not there, and the command that installs them.
+func missing(look func(string) (string, error)) string {
+	var tools, commands []string
+	for _, from := range []struct {
+		command  string
+		packages map[string]string
+	}{{"apt-get install -y", debianTools}, {"pip install", pipTools}} {
+		var packages []string
+		for tool, name := range from.packages {
+			if _, err := look(tool); err != nil {
+				tools, packages = append(tools, tool), append(packages, name)
+			}
+		}
+		if len(packages) > 0 {
+			slices.Sort(packages)
+			commands = append(commands, from.command+" "+strings.Join(slices.Compact(packages), " "))
 		}
 	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		fmt.Fprintf(os.Stderr, "the lab needs %s: install the packages in brackets, Debian's with apt-get install; see docs/lab.md\n", strings.Join(missing, ", "))
+	if len(tools) == 0 {
+		return ""
+	}
+	slices.Sort(tools)
+	return fmt.Sprintf("the lab needs %s: %s (docs/lab.md)", strings.Join(tools, ", "), strings.Join(commands, " && "))
+}
+
+// prepare brings what the lab cannot fetch from inside its own network.
+func prepare() {
+	if words := missing(exec.LookPath); words != "" {
+		fmt.Fprintln(os.Stderr, words)
 		os.Exit(1)
 	}
 	_, err := run("go", "build", "-o", metadataMock, "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock")

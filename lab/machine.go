@@ -138,12 +138,16 @@ func (m *Machine) create(userData string) {
 	put("etc/lab/node", m.Id+"\n", 0o644)
 	put("etc/udev/rules.d/10-lab.rules", fmt.Sprintf(volumeRules, m.Id), 0o644)
 	put("etc/systemd/system/systemd-udev-trigger.service.d/lab.conf",
-		fmt.Sprintf("[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block --sysattr-match=loop/backing_file=*/%s/vol-*\n", m.Id), 0o644)
+		fmt.Sprintf("[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=block --attr-match=loop/backing_file=*/%s/vol-*\n", m.Id), 0o644)
 	put("etc/lab/endpoint", endpoint, 0o644)
 	put("etc/lab/hangs", strings.Join(options.Hangs, " "), 0o644)
 	// systemd's own waiting is not the lab's sleep: what it does by default in 90 s and in a minute is scaled here.
 	put("etc/systemd/system.conf.d/lab.conf", fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s\nDefaultDeviceTimeoutSec=%d\n", endpoint, max(5, 90/options.Scale)), 0o644)
 	put("etc/systemd/system/openvidu-node.service.d/lab.conf", fmt.Sprintf("[Service]\nRestartSec=%d\n", max(1, 60/options.Scale)), 0o644)
+	// OpenVidu's containers have the node's own network: rules for another are needed where a scenario has one.
+	if !options.Bridge {
+		put("etc/systemd/system/docker.service.d/lab.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock --iptables=false --ip6tables=false\n", 0o644)
+	}
 	// What looks again every few seconds as long as the node lives, scaled, would keep this machine busy with nothing else.
 	if !options.Eager {
 		for unit, least := range map[string]string{"openvidu-routes": "3s", "openvidu-watchdog": "1s", "openvidu-drain": "700ms"} {

@@ -103,6 +103,7 @@ func TestMastersSpeakFromTheirFixedIps(t *testing.T) {
 		ready(t, s, 1, 2, 3, 4)
 		fixed := strings.Split(masterIps(s), ",")
 		for slot := 1; slot <= 4; slot++ {
+			checkMaster(t, s, slot)
 			m, others := s.Machine(Group(slot)), slices.Clone(fixed)
 			others = slices.Delete(others, slot-1, slot)
 			slices.Sort(others)
@@ -152,7 +153,7 @@ docker exec egress /tool ask 2>&1 | grep -qx 200 && echo exec
 curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token >/dev/null && echo node`)
 	}
 	t.Run("they are", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1, Template: header("BLOCK_CONTAINER_METADATA", "false", "true")}, nil, func(t testing.TB, s *Stack) {
+		scenario(t, Options{Masters: 1, Media: 1, Bridge: true, Template: header("BLOCK_CONTAINER_METADATA", "false", "true")}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 0, 1)
 			m := s.Machine(MediaGroup)
 			expect(t, "who is answered", look(m), "node")
@@ -167,7 +168,7 @@ curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.25
 		})
 	})
 	t.Run("or not", func(t *testing.T) {
-		scenario(t, Options{Masters: 1, Media: 1}, nil, func(t testing.TB, s *Stack) {
+		scenario(t, Options{Masters: 1, Media: 1, Bridge: true}, nil, func(t testing.TB, s *Stack) {
 			ready(t, s, 0, 1)
 			if got := look(s.Machine(MediaGroup)); !strings.HasPrefix(got, "host\n") || !strings.HasSuffix(got, "exec\nnode") {
 				t.Errorf("who is answered is %q", got)

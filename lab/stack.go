@@ -39,6 +39,7 @@ type Options struct {
 	IamDelay      time.Duration                      // until a change of a role, a policy or an instance profile takes effect
 	Tags          map[string]string                  // of the stack, which CloudFormation hands on
 	LoadBalancers bool                               // run: without, targets have their states and delays, and no traffic
+	Bridge        bool                               // containers get networks of their own: Docker sets up its bridge's rules
 	Eager         bool                               // what looks every few seconds does so at the scenario's scale, however short that is
 	StateLag      time.Duration                      // how long the metadata name the old state after a start from the warm pool
 }

@@ -163,6 +163,9 @@ func TestDeregistrationHoldsTheNode(t *testing.T) {
 		if waited := time.Since(begun) * 200; waited < delay {
 			t.Errorf("it ended after %s, before the delay of %s", waited, delay)
 		}
+		if delay > 2*time.Minute { // of the three that a node without a call may take
+			t.Errorf("a node without a call waits %s for its deregistration", delay)
+		}
 	})
 }
 

@@ -43,11 +43,11 @@ func statements(resources map[string]any, role, action string) int {
 
 var spoils = []spoil{
 	{name: "source routing removed", old: `[[ -n $(ip rule show table 1777) ]] || ip rule add from "$FIXED_IP" table 1777 priority 1000`, new: ":",
-		scenario: "TestSubnetsAreUsedInTurn/3", says: `slot \d is ".*others ?[0-9. ]*", want`},
+		scenario: "TestMastersSpeakFromTheirFixedIps", says: `slot \d is ".*others ?[0-9. ]*", want`},
 	{name: "marker written before the copy", old: `cp -a "$OPENVIDU/." "$STAGE/"`, new: `: >"$complete"; sync -f "$STAGE"; cp -a "$OPENVIDU/." "$STAGE/"`,
 		scenario: "TestPowerCutsLoseNothing/first_life,_half-way", says: `files that were copied|slot 1 is|failed at line`},
 	{name: "formatting without looking", old: `found=$(blkid -p -o export "$DEVICE") || code=$?`, new: `mkfs.xfs -q -f -L openvidu "$DEVICE";return`,
-		scenario: "TestVolumesThatAreNotBlankAreLeftAsTheyAre/ext4|TestAllMastersKilledAtOnce", says: `recording of slot \d is`},
+		scenario: "TestVolumesThatAreNotBlankAreLeftAsTheyAre/ext4|TestKilledMastersComeBack", says: `recording of slot \d is`},
 	{name: "a drain without heartbeats", old: `hook record-lifecycle-action-heartbeat "$DRAIN_HOOK" || say 'heartbeat failed'`, new: ":",
 		scenario: "TestMediaNodes/drain_waits", says: `CUT CALLS`},
 	{name: "SIGQUIT not sent", old: `kill -QUIT "$pid"`, new: ":",
@@ -76,11 +76,11 @@ var spoils = []spoil{
 		scenario: "TestRecordingsInS3/in_new", says: `settings is ""`},
 	{name: "old credentials are not read", scenario: "TestRestoreFromSnapshots", says: `of the restored cluster is another one`,
 		change: func(resources map[string]any) int {
-			properties := cfn.At(resources["MasterInfoFill"], "Properties").(map[string]any)
-			if properties["RestoredSecretArn"] == nil {
+			variables, _ := cfn.At(resources["MasterInfoCredentials"], "Properties", "Environment", "Variables").(map[string]any)
+			if variables["RESTORED_SECRET_ARN"] == nil {
 				return 0
 			}
-			delete(properties, "RestoredSecretArn")
+			delete(variables, "RESTORED_SECRET_ARN")
 			return 1
 		}},
 	{name: "Docker does not wait for the volume", old: `,x-systemd.required-by=docker.service`, new: "",
@@ -96,18 +96,60 @@ var spoils = []spoil{
 	{name: "ready is said before health is known", old: "step healthy http://127.0.0.1:7880/health/caddy\nstep signal SUCCESS ready", new: "step signal SUCCESS ready\nstep healthy http://127.0.0.1:7880/health/caddy",
 		scenario: "TestFaultsThatStayAreNamed/health$", says: `said that it is ready`},
 	{name: "no waiting for the interface", old: "retry 90 10 attach_interface", new: "attach_interface",
-		scenario: "TestKilledMasterComesBack", says: `attach_fixed_ip failed`},
+		scenario: "TestKilledMastersComeBack", says: `attach_fixed_ip failed`},
 	{name: "masters update without waiting for each other", scenario: "TestUpdateReplacesOneMasterAtATime", says: `slots \[\d \d.*were down at the same time`,
 		change: func(resources map[string]any) int {
 			changed := 0
 			for id, resource := range resources {
-				if strings.HasPrefix(id, "OpenViduMasterNodeASG") && cfn.At(resource, "DependsOn") != nil {
-					delete(resource.(map[string]any), "DependsOn")
-					changed++
+				if !strings.HasPrefix(id, "OpenViduMasterNodeASG") {
+					continue
 				}
+				var others []any
+				for _, other := range cfn.List(cfn.At(resource, "DependsOn")) {
+					if strings.HasPrefix(fmt.Sprint(other), "OpenViduMasterNodeASG") {
+						changed++
+					} else {
+						others = append(others, other)
+					}
+				}
+				resource.(map[string]any)["DependsOn"] = others
 			}
 			return changed - 2 // three links make the chain of four
 		}},
+	{name: "a deregistration delay of an hour", scenario: "TestDeregistrationHoldsTheNode", says: `waits 1h0m0s for its deregistration`,
+		change: func(resources map[string]any) int {
+			changed := 0
+			for _, attribute := range cfn.List(cfn.At(resources["MainRtmp"], "Properties", "TargetGroupAttributes")) {
+				if cfn.At(attribute, "Key") == "deregistration_delay.timeout_seconds" {
+					attribute.(map[string]any)["Value"] = "3600"
+					changed++
+				}
+			}
+			return changed
+		}},
+	{name: "a port is missing", scenario: "TestPortsAreOpenAsDocumentedAndNoOthers", says: `from MasterSG to MediaSG arrive`,
+		change: func(resources map[string]any) int {
+			properties, ok := cfn.At(resources["MediaMediaFromMaster7880"], "Properties").(map[string]any)
+			if !ok {
+				return 0
+			}
+			properties["FromPort"], properties["ToPort"] = 7879, 7879
+			return 1
+		}},
+	{name: "a rule too many", scenario: "TestPortsAreOpenAsDocumentedAndNoOthers", says: `from internet to MasterSG arrive`,
+		change: func(resources map[string]any) int {
+			resources["Open"] = map[string]any{"Type": "AWS::EC2::SecurityGroupIngress", "Properties": map[string]any{
+				"GroupId": map[string]any{"Ref": "MasterSG"}, "IpProtocol": "tcp", "FromPort": 9100, "ToPort": 9100, "CidrIp": "0.0.0.0/0"}}
+			return 1
+		}},
+	{name: "a setting that Compose cannot read", old: `then "\u0027\(.)\u0027"`, new: "then .",
+		scenario: "TestRebootAppliesTheSecret", says: `password is`},
+	{name: "a Docker older than the installer wants", old: `docker-ce{,-cli}"${wanted:+-$wanted}"`, new: `docker-ce{,-cli}-29.2.1`,
+		scenario: "TestDockerIsWhatTheInstallerWants", says: `older than required version`},
+	{name: "peers see a master's other address", old: `ip route replace "$ip" $hop dev "$DEV" src "$FIXED_IP"`, new: ":",
+		scenario: "TestMastersSpeakFromTheirFixedIps", says: `peers of slot \d is|it never came: the other masters|Redis' replicas is`},
+	{name: "a warm node does not wait for its metadata", old: `ask_purpose() { PURPOSE=$(retry 60 5 wanted); }`, new: `ask_purpose() { PURPOSE=$(wanted) || PURPOSE=InService; }`,
+		scenario: "TestWarmPoolMetadata/no_metadata", says: `as if it were in service`},
 	{name: "masters may not attach volumes", scenario: "TestTurnDomainReachesTheInstaller", says: `no role allows: .*AttachVolume on .*volume/`,
 		change: func(resources map[string]any) int { return statements(resources, "MasterRole", "ec2:AttachVolume") }},
 }
