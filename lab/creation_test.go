@@ -26,14 +26,18 @@ func TestCreationAgainAndAgain(t *testing.T) {
 	}
 }
 
+// recording is how often the master reads secrets that records the SHA-256 of installers, besides once for itself.
+const recording = 5
+
 // checkCluster waits for four masters and all Media Nodes, which boot at once, and looks at them.
 func checkCluster(t testing.TB, s *Stack) {
 	t.Helper()
 	ready(t, s, 0, 1, 2, 3, 4)
 	for slot := 1; slot <= 4; slot++ {
 		checkMaster(t, s, slot)
-		if calls := s.Calls(Group(slot), "GetSecretValue"); calls > 2 {
-			t.Errorf("slot %d read the secret %d times", slot, calls)
+		// The first slot also records the installers of the release, in two secrets that others may write meanwhile.
+		if calls := s.Calls(Group(slot), "GetSecretValue"); calls > 2 && slot != 1 || calls > 1+recording {
+			t.Errorf("slot %d read secrets %d times", slot, calls)
 		}
 	}
 	if masters, media := s.Signals("MasterReady"), s.Signals("MediaReady"); len(masters) != 4 || len(media) != s.Options.Media {

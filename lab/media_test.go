@@ -86,7 +86,9 @@ func TestMediaNodes(t *testing.T) {
 	t.Run("health fails after the start: it is in service before it calls itself unhealthy, so it drains", func(t *testing.T) {
 		fleet(t, Options{Scale: 200, NodeFiles: first(map[string]string{"etc/lab/unhealthy": "9999"})}, func(t testing.TB, s *Stack, m *Machine) {
 			// OpenVidu is started once more while it carries nothing; what that told the services is not the drain's.
-			eventually(t, "another start", func() bool { return strings.Contains(m.Log(), "OpenVidu is restarted") && running(m) == "egress ingress openvidu" && m.told() != "" })
+			eventually(t, "another start", func() bool {
+				return strings.Contains(m.Log(), "OpenVidu is restarted") && running(m) == "egress ingress openvidu" && m.told() != ""
+			})
 			eventually(t, "services", func() bool { return running(m) == "egress ingress openvidu" })
 			m.Shell("rm -f /var/lib/lab-calls/told-*")
 			m.Call("openvidu")

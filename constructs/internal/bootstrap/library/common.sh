@@ -239,7 +239,13 @@ install_openvidu() {
 }
 
 # Lines of whoever deploys, between installation and start. A process that they leave behind holds a file open, not the boot.
-before_start() { [[ -z $BEFORE_START ]] || bounded 900 bash -euo pipefail -c "$BEFORE_START"; }
+# Docker, which starts containers again after a loss of power, waits for them from now on: start_openvidu starts it.
+before_start() {
+  [[ -z $BEFORE_START ]] || {
+    systemctl disable -q docker.service docker.socket
+    bounded 900 bash -euo pipefail -c "$BEFORE_START"
+  }
+}
 
 # Quotes that bash and Docker Compose (compose-go, package dotenv) read alike: in single quotes Compose takes a backslash before the
 # last quote for an escape, in double quotes it knows no escaped backtick.

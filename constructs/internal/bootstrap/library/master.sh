@@ -131,6 +131,7 @@ adopt_volume() {
     cp -a "$OPENVIDU/." "$STAGE/"
     sync -f "$STAGE"
     mv "$copying" "$complete"
+    FIRST_LIFE=yes # the function that filled the secret has filled the other
     sync -f "$STAGE"
   fi
   umount "$STAGE"
@@ -156,15 +157,21 @@ MEET_KEYS=(MEET_INITIAL_{ADMIN_PASSWORD,API_KEY})
 # Of a cluster that keeps recordings in S3; the installer has no flags for them.
 S3_KEYS=(EXTERNAL_S3_{ENDPOINT,REGION,PATH_STYLE_ACCESS,BUCKET_APP_DATA,BUCKET_CLUSTER_DATA})
 
-# note_installers: of a release that no node of this cluster was installed with before. Who noted first counts.
-note_installers() {
-  local role sum
+# note_installers: of a release that no node of this cluster was installed with before. Four masters boot at once: the first slot's does
+# it before its installation, another one after its own, if nobody has.
+note_installers() { [[ $SLOT != 1 ]] || record_installers; }
+
+noted() { [[ $(jq --arg r "_$RELEASE" 'has("INSTALLER_MASTER"+$r) and has("INSTALLER_MEDIA"+$r)' <<<"$SECRET") == true ]]; }
+
+record_installers() {
+  local role sum notes='{}'
+  ! noted || return 0
   for role in master media; do
-    [[ $(jq --arg k "INSTALLER_${role^^}_$RELEASE" 'has($k)' <<<"$SECRET") != true ]] || continue
     retry 10 15 fetch_installer "$role"
     sum=$(sha256sum <"$STATE/installer.sh")
-    change '.[$k]//=$v' --arg k "INSTALLER_${role^^}_$RELEASE" --arg v "${sum%% *}"
+    notes=$(jq -c --arg k "INSTALLER_${role^^}_$RELEASE" --arg v "${sum%% *}" '.[$k]=$v' <<<"$notes")
   done
+  NOTES=$notes change '($ENV.NOTES|fromjson)+.' # who noted first counts
 }
 
 install_master() {
@@ -186,6 +193,10 @@ install_master() {
     flags+=("--${flag/username/user}=$value")
   done
   install_openvidu master --external-load-balancer "${flags[@]}"
+  noted || {
+    fetch_secret
+    record_installers
+  }
 }
 
 # settings COMMAND: runs it with each file of the configuration and the keys of the secret that belong there.
@@ -196,7 +207,7 @@ settings() {
 }
 
 apply_settings() {
-  settings put_settings && { share || say 'WARNING: Media Nodes read older credentials than Master Nodes'; }
+  settings put_settings && { [[ -n ${FIRST_LIFE:-} ]] || share || say 'WARNING: Media Nodes read older credentials than Master Nodes'; }
 }
 
 # try_edit ARN FILTER JQ-OPTION…: nobody's edit is lost. The new version becomes the current one only in the place of the version that
