@@ -58,7 +58,7 @@ var spoils = []spoil{
 		scenario: "TestMediaNodes/drain_during_the_boot", says: `the boot went on`},
 	{name: "a node of the warm pool starts OpenVidu", old: `if [[ $PURPOSE == Warmed:* ]]; then`, new: "if false; then",
 		scenario: "TestMediaNodes/warm_pool:_installed", says: `it was not only warmed`},
-	{name: "a stopped node keeps its release", old: `[[ -e $STATE/warm ]] && read_secret`, new: "false",
+	{name: "a stopped node keeps its release", old: `outdated() { [[ -e $STATE/warm && `, new: `outdated() { [[ -z yes && `,
 		scenario: "TestMediaNodes/warm_pool:_installed_anew", says: `downloads is "0"`},
 	{name: "a node with calls gives its launch up", old: "! carrying || result=CONTINUE", new: ":",
 		scenario: "TestMediaNodes/health_fails_after", says: `CUT CALLS`},
