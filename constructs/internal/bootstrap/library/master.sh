@@ -54,7 +54,8 @@ route_interface() {
   ip addr replace "$FIXED_IP/32" dev "$DEV"
   ip route replace "$subnet" dev "$DEV" table 1777
   ip route replace default via "$via" dev "$DEV" onlink table 1777
-  [[ -n $(ip rule show table 1777) ]] || ip rule add from "$FIXED_IP" table 1777 priority 1000
+  # Boot and service may do it at once.
+  [[ -n $(ip rule show table 1777) ]] || ip rule add from "$FIXED_IP" table 1777 priority 1000 || [[ -n $(ip rule show table 1777) ]]
   # What the other masters remember of this one (Redis its replicas, for one) must outlive the instance: they see the fixed IP.
   for ip in "${MASTER_IPS[@]}"; do
     [[ $ip != "$FIXED_IP" ]] || continue
