@@ -411,6 +411,9 @@ func checkSecrecy(t testing.TB, s *Stack) {
 				return nil
 			}
 			name := strings.TrimPrefix(file, upper)
+			if _, err := os.Stat(filepath.Join(upper, "var/lib/openvidu-node/installed")); err != nil && strings.HasPrefix(name, "/var/lib/openvidu-node/tmp/") {
+				return nil // a folder of root's alone, while the installer runs
+			}
 			info, err := entry.Info()
 			if err != nil || strings.HasPrefix(name, "/etc/lab/") || info.Size() > 1<<20 {
 				return nil

@@ -144,6 +144,7 @@ func TestMediaNodes(t *testing.T) {
 	t.Run("drain goes on while systemctl, Docker and the API fail", func(t *testing.T) {
 		fleet(t, Options{Scale: 120}, func(t testing.TB, s *Stack, m *Machine) {
 			ready(t, s, 0)
+			eventually(t, "service", func() bool { return s.State(m) == "InService" })
 			m.Call("openvidu", "egress")
 			m.Shell("for c in docker systemctl; do mount --bind /bin/false /usr/bin/$c; done")
 			s.Fault(func(who, action string) (int, string) {
