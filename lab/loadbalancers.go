@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -54,7 +55,7 @@ func (s *Stack) changeLoadBalancing(id, kind string, properties, old map[string]
 		if err != nil {
 			return err
 		}
-		spec.Scale, spec.Addresses = s.Options.Scale, map[string]netip.Addr{}
+		spec.Scale, spec.Addresses = cmp.Or(s.Options.BalancerScale, s.Options.Scale), map[string]netip.Addr{}
 		if !exists {
 			physicalId = arn("elasticloadbalancing", "loadbalancer/net/"+name+"/"+hash)
 			s.set(id, "", physicalId)

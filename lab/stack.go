@@ -40,6 +40,7 @@ type Options struct {
 	Tags          map[string]string                  // of the stack, which CloudFormation hands on
 	LoadBalancers bool                               // run: without, targets have their states and delays, and no traffic
 	Bridge        bool                               // containers get networks of their own: Docker sets up its bridge's rules
+	BalancerScale int                                // of the load balancers' time, for what runs in real time through them; 0: as Scale
 	Eager         bool                               // what looks every few seconds does so at the scenario's scale, however short that is
 	StateLag      time.Duration                      // how long the metadata name the old state after a start from the warm pool
 }

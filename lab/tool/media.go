@@ -160,12 +160,6 @@ func livekit([]string) error {
 	if ip := os.Getenv("MEDIA_NODE_PUBLIC_IP"); ip != "" {
 		addresses = "node_ip: " + ip
 	}
-	peers := ""
-	if ip := option("relay_to", ""); ip != "" {
-		// What an administrator of a cluster without public addresses has to configure (LiveKit's config.yaml, turn.allow_restricted_peer_cidrs).
-		peers = "\n  allow_restricted_peer_cidrs: [" + ip + "]"
-		addresses = "use_external_ip: false"
-	}
 	password := os.Getenv("REDIS_PASSWORD")
 	config := fmt.Sprintf(`port: 7880
 prometheus_port: 6789
@@ -186,10 +180,10 @@ turn:
   tls_port: 5349
   external_tls: true
   relay_range_start: 50000
-  relay_range_end: 60000%s
+  relay_range_end: 60000
 keys: {%s: %q}
 logging: {level: info, json: false}
-`, masterSet, strings.Join(sentinels, ", "), password, password, addresses, turn, peers, settings["key"], settings["secret"])
+`, masterSet, strings.Join(sentinels, ", "), password, password, addresses, turn, settings["key"], settings["secret"])
 	if err := os.WriteFile("/tmp/livekit.yaml", []byte(config), 0o600); err != nil {
 		return err
 	}
