@@ -89,7 +89,7 @@ func TestInstallationThatIsNotComplete(t *testing.T) {
 func TestInstallerThatHangs(t *testing.T) {
 	scenario(t, Options{Masters: -1, Scale: 200, Hangs: []string{"bash"}}, nil, func(t testing.TB, s *Stack) {
 		s.Serve(func(w http.ResponseWriter, _ []byte) {
-			fmt.Fprint(w, "#!/bin/bash\ntrap '' TERM\n(setsid sleep infinity &)\necho waiting\nwhile :; do sleep 20; done\n")
+			_, _ = fmt.Fprint(w, "#!/bin/bash\ntrap '' TERM\n(setsid sleep infinity &)\necho waiting\nwhile :; do sleep 20; done\n")
 		})
 		s.Launch(Group(1))
 		failure(t, s, "MasterReady", "install_master failed", "did not end within 900 s")
@@ -326,7 +326,7 @@ func TestDisksThatAreFull(t *testing.T) {
 func TestDockerIsWhatTheInstallerWants(t *testing.T) {
 	scenario(t, Options{Masters: -1}, nil, func(t testing.TB, s *Stack) {
 		s.Serve(func(w http.ResponseWriter, installer []byte) {
-			fmt.Fprint(w, strings.ReplaceAll(string(installer), "29.5.3", "29.7.0"))
+			_, _ = fmt.Fprint(w, strings.ReplaceAll(string(installer), "29.5.3", "29.7.0"))
 		})
 		s.Launch(Group(1))
 		ready(t, s, 1)

@@ -59,7 +59,7 @@ func TestUpdates(t *testing.T) {
 		"OpenViduMasterNodeASG4": words[rolled] + ": LaunchTemplate",
 	}
 	for name, c := range map[string]struct {
-		spoil  func(resources map[string]any, template cfn.Template)
+		spoil func(resources map[string]any, template cfn.Template)
 		want  map[string]string
 		alone bool // nothing else changes
 	}{
