@@ -16,7 +16,7 @@ install_services() {
   # networkd, when it reconfigures an interface, would sweep away the source routing set up below. It reads this at its start alone.
   [[ -e $networkd ]] || {
     printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' >"$networkd"
-    systemctl try-restart systemd-networkd
+    systemctl try-restart systemd-networkd || say 'WARNING: networkd was not restarted'
   }
   unit openvidu-routes routes $'Restart=always\nRestartSec=5'
   # OpenVidu's update script and its procedures for clusters on AWS call these by name, with these arguments.
