@@ -118,7 +118,11 @@ func (s *Stack) setTarget(group string, m *Machine, state vpcnet.TargetState) er
 	if !s.Options.LoadBalancers {
 		return nil
 	}
-	return vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), netip.MustParseAddr(m.Ip), 0, state)
+	err := vpc.SetTarget(fmt.Sprint(s.attribute(group, "")), netip.MustParseAddr(m.Ip), 0, state)
+	if s.existing()[group] == "" {
+		return nil // an update took the target group away, with its targets
+	}
+	return err
 }
 
 // dropTargets is what Elastic Load Balancing does when an instance is terminated: nothing reaches it any more.

@@ -103,12 +103,14 @@ func (s *Stack) removed(d *cfn.Deployment) error {
 			if strings.HasPrefix(kind, "ElasticLoadBalancing") && !s.Options.LoadBalancers {
 				remove = nil
 			}
+			s.mu.Lock()
+			delete(s.applied, id) // first: what Auto Scaling does meanwhile with a target group that goes is no error, see setTarget
+			s.mu.Unlock()
 			if remove := remove[kind[strings.LastIndex(kind, ":")+1:]]; remove == nil {
 			} else if err := remove(physical); err != nil {
 				return fmt.Errorf("%s: %w", id, err)
 			}
 			s.mu.Lock()
-			delete(s.applied, id)
 			delete(s.attributes, id)
 			s.mu.Unlock()
 		}
